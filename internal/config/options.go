@@ -1,0 +1,84 @@
+package config
+
+import (
+	"strings"
+)
+
+// Kind is what sort of value an option takes; it decides how a value is checked.
+type Kind string
+
+// The kinds of value.
+const (
+	Dir     Kind = "directory"
+	File    Kind = "file"
+	Address Kind = "address"
+	Link    Kind = "link name"
+	CIDR    Kind = "CIDR"
+	Cgroup  Kind = "cgroup path"
+	Level   Kind = "level"
+)
+
+// Option is one row of the table.
+type Option struct {
+	// Flag is the name on the command line; the file's key is the same with underscores, see [Option.Key].
+	Flag string
+	Kind Kind
+	// Default is the value when none is given; "" where Explained says how one is found.
+	Default string
+	// Explained is said in place of Default where the default depends on something.
+	Explained string
+	// Description is one line for a person who has to decide on a value.
+	Description string
+	// FlagOnly options cannot be in the file.
+	FlagOnly bool
+
+	field func(*Config) *string
+}
+
+// Key is the option's name in the configuration file.
+func (o Option) Key() string { return strings.ReplaceAll(o.Flag, "-", "_") }
+
+// Options returns the table, in the order a person reads it.
+func Options() []Option {
+	return []Option{
+		{Flag: "config", Kind: File, Explained: DefaultFile + " if it exists", FlagOnly: true,
+			Description: "configuration file (TOML)",
+			field:       func(c *Config) *string { return &c.File }},
+		{Flag: "root", Kind: Dir, Default: "/var/lib/fermata",
+			Description: "images and records of pods; outlives a reboot",
+			field:       func(c *Config) *string { return &c.Root }},
+		{Flag: "state", Kind: Dir, Default: "/run/fermata",
+			Description: "sockets, FIFOs and exit records; ends with the boot, so a tmpfs",
+			field:       func(c *Config) *string { return &c.State }},
+		{Flag: "listen", Kind: Address, Explained: "unix://<state>/fermata.sock",
+			Description: "socket to serve CRI on, for the kubelet, crictl and this program",
+			field:       func(c *Config) *string { return &c.Listen }},
+		{Flag: "registries", Kind: Dir, Explained: "/etc/fermata/certs.d, else /etc/containerd/certs.d",
+			Description: "registry settings as <host>/hosts.toml",
+			field:       func(c *Config) *string { return &c.Registries }},
+		{Flag: "bridge", Kind: Link, Default: "fermata0",
+			Description: "bridge of the built-in network",
+			field:       func(c *Config) *string { return &c.Bridge }},
+		{Flag: "subnet", Kind: CIDR, Explained: "the kubelet's pod CIDR, else a free /16",
+			Description: "IPv4 range of the built-in network",
+			field:       func(c *Config) *string { return &c.Subnet }},
+		{Flag: "cgroup-parent", Kind: Cgroup, Default: "/fermata",
+			Description: "cgroup for pods that name none",
+			field:       func(c *Config) *string { return &c.CgroupParent }},
+		{Flag: "cni-conf-dir", Kind: Dir, Default: "/etc/cni/net.d",
+			Description: "CNI configuration (accepted, not used yet)",
+			field:       func(c *Config) *string { return &c.CNIConfDir }},
+		{Flag: "cni-bin-dir", Kind: Dir, Default: "/opt/cni/bin",
+			Description: "CNI plugins (accepted, not used yet)",
+			field:       func(c *Config) *string { return &c.CNIBinDir }},
+		{Flag: "cni-cache-dir", Kind: Dir, Explained: "<root>/cni",
+			Description: "CNI results (accepted, not used yet)",
+			field:       func(c *Config) *string { return &c.CNICacheDir }},
+		{Flag: "log-level", Kind: Level, Default: "info",
+			Description: "what the daemon says: " + strings.Join(Levels(), ", "),
+			field:       func(c *Config) *string { return &c.LogLevel }},
+	}
+}
+
+// Levels lists the log levels, the most talkative first.
+func Levels() []string { return []string{"debug", "info", "warn", "error"} }
