@@ -1,0 +1,97 @@
+// Package network connects pods: an interface, addresses, routes, and ports at the host.
+//
+// It promises that what it records comes before what it changes, so that a crash at any instruction leaves nothing that
+// [Network.Reconcile] does not find; that attaching twice is attaching once; and that when [Network.Detach] returns, addresses, port
+// mappings and the host's interface are free.
+//
+// The only way of connecting so far is the built-in bridge (package builtin). CNI plugins, once a conflist is installed, will be the
+// second; both speak the words of package endpoint. Making and keeping network namespaces belongs to the keeper, not here.
+package network
+
+import (
+	"context"
+
+	"fermata/internal/linux"
+	"fermata/internal/network/builtin"
+	"fermata/internal/network/endpoint"
+)
+
+// Options say where and how to build the network.
+type Options struct {
+	// State is the directory that a reboot empties, as the network is emptied by it; Root the one that it keeps.
+	State, Root string
+	// Bridge is the name of the bridge; "" is "fermata0".
+	Bridge string
+	// Subnet and Subnet6 are CIDRs for pods; "" lets the kubelet's pod CIDR or, without one, the network choose: a /16 and a ULA /64
+	// that overlap no route or address of the host, remembered under Root.
+	Subnet, Subnet6 string
+	// Instance tells several fermatas on one host apart: the nft table is "fermata-<Instance>".
+	Instance string
+	// HostNetNS is the namespace that plays the host, borrowed until Close; nil is the one the process is in.
+	HostNetNS *linux.FD
+}
+
+// PortMapping, Attachment and Result are described in package endpoint.
+type (
+	PortMapping = endpoint.PortMapping
+	Attachment  = endpoint.Attachment
+	Result      = endpoint.Result
+)
+
+// Network connects pods. It is safe for concurrent use.
+type Network struct {
+	builtin *builtin.Bridge
+}
+
+// Open reads what is recorded and makes the bridge and the nft table where missing. It touches no pod: see Reconcile.
+func Open(o Options) (*Network, error) {
+	b, err := builtin.Open(builtin.Options{
+		Dir: o.Root + "/network", Bridge: o.Bridge, Subnet: o.Subnet, Subnet6: o.Subnet6, Instance: o.Instance, HostNetNS: o.HostNetNS,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &Network{builtin: b}, nil
+}
+
+// Close lets go of sockets; pods stay connected.
+func (n *Network) Close() error { return n.builtin.Close() }
+
+// Attach connects a pod. The lease is on disk before anything changes. The same SandboxID again gives the same result.
+//
+// Errors: InvalidArgument (a port mapping that cannot be), AlreadyExists (a host port that another pod has), ResourceExhausted (no
+// address left). After any error nothing is left of the attempt.
+func (n *Network) Attach(ctx context.Context, a Attachment) (*Result, error) {
+	return n.builtin.Attach(ctx, a)
+}
+
+// Detach disconnects a pod; one that is unknown is fine. When it returns without an error the pod's addresses, port mappings and
+// host interface are gone.
+func (n *Network) Detach(ctx context.Context, sandboxID string) error {
+	return n.builtin.Detach(ctx, sandboxID)
+}
+
+// Status says why pods could not be connected now; nil when they could.
+func (n *Network) Status() error { return n.builtin.Status() }
+
+// SetPodCIDR takes the kubelet's ranges (UpdateRuntimeConfig; one CIDR or two with a comma between) for pods attached from now on.
+// It does nothing when a subnet was configured. Pods that are connected keep their addresses.
+func (n *Network) SetPodCIDR(cidr string) error { return n.builtin.SetPodCIDR(cidr) }
+
+// Reconcile removes leases, links and port mappings of sandboxes that are not live, puts back what live ones miss at the host, and
+// tells what it found and mended.
+func (n *Network) Reconcile(ctx context.Context, live func(sandboxID string) bool) ([]string, error) {
+	return n.builtin.Reconcile(ctx, live)
+}
+
+// Teardown removes bridge, table, leases and links: uninstalling. The network is of no use afterwards except to Close.
+func (n *Network) Teardown(ctx context.Context) error { return n.builtin.Teardown(ctx) }
+
+// Loopback brings lo up in a network namespace.
+func Loopback(netns *linux.FD) error { return builtin.Loopback(netns) }
+
+// Counters are an interface's totals since it was made.
+type Counters = builtin.Counters
+
+// Interfaces returns the counters of every interface of a network namespace but lo.
+func Interfaces(netns *linux.FD) ([]Counters, error) { return builtin.Interfaces(netns) }
