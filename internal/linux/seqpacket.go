@@ -1,0 +1,226 @@
+package linux
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"sync"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// PacketFDs is how many descriptors one packet of [Packets] may carry (the kernel's SCM_MAX_FD is 253).
+const PacketFDs = 64
+
+// Packets is one end of a connection that keeps messages apart and carries descriptors: SOCK_SEQPACKET of unix(7). Calls block the
+// goroutine, not a thread; Close ends them. Sending and receiving may happen at once, but neither twice at once.
+type Packets struct {
+	file  *os.File
+	raw   syscall.RawConn
+	owner *FD // for leak reports only: file owns the number
+	close sync.Once
+}
+
+// PacketListener accepts [Packets] at a path.
+type PacketListener struct {
+	socket Packets
+}
+
+// ListenPackets makes a socket at path that only its owner may connect to (0600). A file in its place is EADDRINUSE: who is alone
+// removes it first.
+func ListenPackets(path string) (*PacketListener, error) {
+	f, err := seqpacket(path)
+	if err != nil {
+		return nil, err
+	}
+	// The socket's own mode becomes the path's at bind(2), so there is no moment at which others could connect.
+	err = retry(func() error { return unix.Fchmod(f.Int(), 0o600) })
+	if err == nil {
+		err = unix.Bind(f.Int(), &unix.SockaddrUnix{Name: path})
+	}
+	if err == nil {
+		err = unix.Listen(f.Int(), 128)
+	}
+	if err != nil {
+		f.Close()
+		return nil, fmt.Errorf("listen at %s: %w", path, err)
+	}
+	l := &PacketListener{}
+	return l, l.socket.init(f)
+}
+
+// Accept waits for a connection. After Close it returns os.ErrClosed.
+func (l *PacketListener) Accept() (*Packets, error) {
+	var f *FD
+	var err error
+	closed := l.socket.raw.Read(func(fd uintptr) bool {
+		f, err = retryFD("accept at", l.socket.owner.name, func() (int, error) {
+			n, _, err := unix.Accept4(int(fd), unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK)
+			return n, err
+		})
+		return !errors.Is(err, unix.EAGAIN)
+	})
+	if closed != nil {
+		return nil, fmt.Errorf("accept at %s: %w", l.socket.owner.name, os.ErrClosed)
+	}
+	if err != nil {
+		return nil, err
+	}
+	f.name = "connection at " + l.socket.owner.name
+	return newPackets(f)
+}
+
+// Close stops listening. The path stays.
+func (l *PacketListener) Close() error { return l.socket.Close() }
+
+// DialPackets connects to a socket. Nobody listening is ECONNREFUSED or ENOENT.
+func DialPackets(path string) (*Packets, error) {
+	f, err := seqpacket(path)
+	if err != nil {
+		return nil, err
+	}
+	// Connecting to a unix socket waits only for room in the backlog, which a non-blocking socket reports as EAGAIN.
+	if err := retry(func() error { return unix.Connect(f.Int(), &unix.SockaddrUnix{Name: path}) }); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("connect to %s: %w", path, err)
+	}
+	return newPackets(f)
+}
+
+// PacketPair returns the two ends of a connection.
+func PacketPair() (a, b *Packets, err error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return nil, nil, fmt.Errorf("make a pair of sockets: %w", err)
+	}
+	if a, err = newPackets(NewFD(fds[0], "socket pair, first")); err != nil {
+		unix.Close(fds[1])
+		return nil, nil, err
+	}
+	if b, err = newPackets(NewFD(fds[1], "socket pair, second")); err != nil {
+		a.Close()
+		return nil, nil, err
+	}
+	return a, b, nil
+}
+
+func seqpacket(path string) (*FD, error) {
+	return retryFD("make socket", path, func() (int, error) {
+		return unix.Socket(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	})
+}
+
+func newPackets(f *FD) (*Packets, error) {
+	p := &Packets{}
+	if err := p.init(f); err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+// init hands a non-blocking socket to the runtime's poller.
+func (p *Packets) init(f *FD) error {
+	p.owner = f
+	p.file = os.NewFile(uintptr(f.Int()), f.Name())
+	var err error
+	if p.raw, err = p.file.SyscallConn(); err != nil {
+		p.Close()
+		return fmt.Errorf("poll %s: %w", f.Name(), err)
+	}
+	return nil
+}
+
+// Close ends the connection; whoever waits in Send or Receive gets os.ErrClosed. Closing twice does nothing.
+func (p *Packets) Close() (err error) {
+	p.close.Do(func() {
+		p.owner.Release()
+		err = p.file.Close()
+	})
+	return err
+}
+
+// Send sends one packet, waiting for room. It must not be empty, carries at most PacketFDs descriptors (which stay the caller's), and
+// arrives whole or not at all.
+func (p *Packets) Send(b []byte, fds []*FD) error {
+	if len(b) == 0 || len(fds) > PacketFDs {
+		return fmt.Errorf("send %d bytes, %d descriptors to %s: %w", len(b), len(fds), p.file.Name(), unix.EINVAL)
+	}
+	var rights []byte
+	if len(fds) > 0 {
+		numbers := make([]int, len(fds))
+		for i, f := range fds {
+			numbers[i] = f.Int()
+		}
+		rights = unix.UnixRights(numbers...)
+	}
+	var err error
+	closed := p.raw.Write(func(fd uintptr) bool {
+		err = retry(func() error {
+			_, err := unix.SendmsgN(int(fd), b, rights, nil, unix.MSG_NOSIGNAL)
+			return err
+		})
+		return err != unix.EAGAIN
+	})
+	if closed != nil {
+		err = os.ErrClosed
+	}
+	if err != nil {
+		return fmt.Errorf("send to %s: %w", p.file.Name(), err)
+	}
+	return nil
+}
+
+// Receive waits for a packet and returns its length in b and its descriptors, which the caller owns. A packet longer than b is
+// EMSGSIZE and lost. After the other end closed, io.EOF.
+func (p *Packets) Receive(b []byte) (n int, fds []*FD, err error) {
+	rights := make([]byte, unix.CmsgSpace(4*PacketFDs))
+	var oobn, flags int
+	closed := p.raw.Read(func(fd uintptr) bool {
+		err = retry(func() error {
+			var err error
+			n, oobn, flags, _, err = unix.Recvmsg(int(fd), b, rights, unix.MSG_CMSG_CLOEXEC)
+			return err
+		})
+		return err != unix.EAGAIN
+	})
+	switch {
+	case closed != nil:
+		return 0, nil, fmt.Errorf("receive from %s: %w", p.file.Name(), os.ErrClosed)
+	case err != nil:
+		return 0, nil, fmt.Errorf("receive from %s: %w", p.file.Name(), err)
+	}
+	if fds, err = receivedFDs(rights[:oobn], p.file.Name()); err != nil {
+		return 0, nil, err
+	}
+	switch {
+	case flags&(unix.MSG_TRUNC|unix.MSG_CTRUNC) != 0:
+		CloseAll(fds...)
+		return 0, nil, fmt.Errorf("receive from %s: %w", p.file.Name(), unix.EMSGSIZE)
+	case n == 0:
+		CloseAll(fds...)
+		return 0, nil, io.EOF
+	}
+	return n, fds, nil
+}
+
+// receivedFDs takes the descriptors out of control messages.
+func receivedFDs(oob []byte, from string) ([]*FD, error) {
+	if len(oob) == 0 {
+		return nil, nil
+	}
+	messages, err := unix.ParseSocketControlMessage(oob)
+	if err != nil {
+		return nil, fmt.Errorf("receive from %s: %w", from, err)
+	}
+	var fds []*FD
+	for i := range messages {
+		if numbers, err := unix.ParseUnixRights(&messages[i]); err == nil {
+			for _, n := range numbers {
+				fds = append(fds, NewFD(n, "descriptor received from "+from))
+			}
+		}
+	}
+	return fds, nil
+}
