@@ -1,4 +1,4 @@
-// Package registry is an OCI registry on loopback for tests: it serves what package testkit/images builds, over HTTP or HTTPS, open or behind basic
+// Package registry is an OCI registry on loopback for tests: it serves what package testkit/handmade builds, over HTTP or HTTPS, open or behind basic
 // or bearer authentication, counts what it is asked, and fails in the ways real registries fail.
 //
 //	reg := registry.New(t, registry.Options{})
@@ -19,7 +19,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 
-	"fermata/internal/testkit/images"
+	"fermata/internal/testkit/handmade"
 )
 
 // Options says what kind of registry it is. The zero value is an open one over HTTP.
@@ -147,14 +147,14 @@ func (r *Registry) Mirror(dir string, hosts ...string) error {
 }
 
 // Push makes an image or index available as "repository:tag" and by its digest, with all its parts.
-func (r *Registry) Push(name string, s images.Served) {
+func (r *Registry) Push(name string, s handmade.Served) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	repo, tag, _ := strings.Cut(name, ":")
 	r.push(repo, tag, s)
 }
 
-func (r *Registry) push(repo, tag string, s images.Served) {
+func (r *Registry) push(repo, tag string, s handmade.Served) {
 	b, kind, digest := s.Manifest()
 	m := manifest{b, kind, digest}
 	r.manifests[repo+"@"+digest.String()] = m

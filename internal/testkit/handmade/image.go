@@ -1,4 +1,4 @@
-package images
+package handmade
 
 import (
 	"encoding/json"

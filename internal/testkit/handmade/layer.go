@@ -1,9 +1,10 @@
-// Package images builds image layers, configs, manifests and indexes in memory, for tests: every kind of tar entry a layer can hold, in each
-// compression, in Docker's and OCI's media types. Nothing touches the disk; package testkit/registry serves the result.
+// Package handmade builds image layers, configs, manifests and indexes in memory, for tests: every kind of tar entry a layer can hold, in each
+// compression, in Docker's and OCI's media types. Nothing touches the disk; package testkit/registry serves the result. The images that whole-system
+// tests run (busybox, nginx, …) are package testkit/images.
 //
-//	base := images.NewLayer(images.Gzip, images.Dir("etc"), images.File("etc/hostname", "box\n"))
-//	img := images.New(base, images.NewLayer(images.Zstd, images.Whiteout("etc/hostname")))
-package images
+//	base := handmade.NewLayer(handmade.Gzip, handmade.Dir("etc"), handmade.File("etc/hostname", "box\n"))
+//	img := handmade.New(base, handmade.NewLayer(handmade.Zstd, handmade.Whiteout("etc/hostname")))
+package handmade
 
 import (
 	"archive/tar"
@@ -187,6 +188,6 @@ func (l Layer) mediaType(docker bool) types.MediaType {
 
 func must(err error) {
 	if err != nil {
-		panic(fmt.Sprintf("testkit/images: %v", err))
+		panic(fmt.Sprintf("testkit/handmade: %v", err))
 	}
 }
