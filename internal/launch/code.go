@@ -1,0 +1,13 @@
+package launch
+
+// The bodies are in stage_*.s. They are never called: their bytes are in code_generated.go, for every architecture, which
+// TestAssembledCodeIsWhatIsShipped compares with the assembler's output and rewrites (go test ./internal/launch -run Assembled -update).
+
+//go:noescape
+func stageCode()
+
+//go:noescape
+func pauseCode()
+
+// machineCode is the stage's and pause's code for one architecture.
+type machineCode struct{ stage, pause string }
