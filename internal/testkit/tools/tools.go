@@ -38,27 +38,26 @@ func Cache() (string, error) {
 // Crictl returns the path of crictl.
 func Crictl(ctx context.Context) (string, error) { return build(ctx, criTools, "cmd/crictl") }
 
-// Critest returns the path of critest, built with the given replacement files ("pkg/validate/consts.go" → a file's path); key
-// names the set in the cache.
-func Critest(ctx context.Context, key string, overlay map[string]string) (string, error) {
-	dir, err := module(ctx, criTools)
-	if err != nil {
-		return "", err
-	}
-	replace := map[string]map[string]string{"Replace": {}}
-	for file, by := range overlay {
-		replace["Replace"][filepath.Join(dir, file)] = by
-	}
+// Critest returns the path of critest, built with other contents for some of its source files ("pkg/validate/consts.go"); key names
+// the set in the cache.
+func Critest(ctx context.Context, key string, contents map[string][]byte) (string, error) {
 	return built(criTools, "critest-"+key, func(out string) error {
-		file, err := json.Marshal(replace)
+		dir, err := module(ctx, criTools)
 		if err != nil {
 			return err
 		}
-		if err := os.WriteFile(out+".overlay", file, 0o644); err != nil {
+		// A copy, because "go build -overlay" refuses files of the module cache.
+		source := out + ".src"
+		defer os.RemoveAll(source)
+		if err := errors.Join(os.RemoveAll(source), os.CopyFS(source, os.DirFS(dir))); err != nil {
 			return err
 		}
-		defer os.Remove(out + ".overlay")
-		return run(ctx, dir, "go", "test", "-c", "-trimpath", "-overlay", out+".overlay", "-o", out, "./cmd/critest")
+		for name, data := range contents {
+			if err := os.WriteFile(filepath.Join(source, name), data, 0o644); err != nil {
+				return err
+			}
+		}
+		return run(ctx, source, "go", "test", "-c", "-trimpath", "-o", out, "./cmd/critest")
 	})
 }
 

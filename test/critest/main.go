@@ -1,0 +1,187 @@
+// Command critest runs Kubernetes' CRI conformance suite against a runtime that it starts itself, and compares the outcome with a
+// list of the specs that are known not to pass yet.
+//
+//	go run ./test/critest [-runtime fermata|containerd] [-focus REGEXP] [-dir DIR]
+//
+// It fails when a spec that is not listed fails or is skipped (critest skips where one expects a failure), and when a listed spec
+// passes (the list must stay true). The suite, the images and the peer are built from modules and Debian packages; see
+// internal/testkit.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"fermata/internal/testkit/images"
+	"fermata/internal/testkit/node"
+	"fermata/internal/testkit/tools"
+)
+
+// upstreamDigest is what critest has compiled in for [images.DigestImage]: an image that only a public registry has. Ours is put in
+// its place.
+const upstreamDigest = "sha256:9700f9a2f5bf2c45f2f605a0bd3bce7cf37420ec9d3ed50ac2758413308766bf"
+
+type options struct {
+	runtime, focus, dir, list, binary string
+}
+
+func main() {
+	var o options
+	flag.StringVar(&o.runtime, "runtime", "fermata", "fermata or containerd")
+	flag.StringVar(&o.focus, "focus", "", "only the specs that match; listed ones among them still count")
+	flag.StringVar(&o.dir, "dir", "", "directory for everything (a temporary one, removed after success)")
+	flag.StringVar(&o.list, "list", "", "the list (test/critest/not-yet.txt, or containerd.txt for the peer)")
+	flag.StringVar(&o.binary, "binary", "", "the fermata to test (bin/fermata)")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx, o); err != nil {
+		fmt.Fprintln(os.Stderr, "critest:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, o options) error {
+	root, err := tools.Root()
+	if err != nil {
+		return err
+	}
+	if o.list == "" {
+		o.list = filepath.Join(root, "test/critest", map[string]string{"fermata": "not-yet.txt"}[o.runtime])
+		if o.runtime == "containerd" {
+			o.list = filepath.Join(root, "test/critest/containerd.txt")
+		}
+	}
+	listed, err := readList(o.list)
+	if err != nil {
+		return err
+	}
+	keep := o.dir != ""
+	if !keep {
+		if o.dir, err = os.MkdirTemp("", "critest-"); err != nil {
+			return err
+		}
+	}
+	report, err := suite(ctx, o)
+	if err != nil {
+		return fmt.Errorf("%w (logs: %s)", err, o.dir)
+	}
+	verdict := judge(report, listed, o.focus != "")
+	fmt.Println(verdict)
+	if !verdict.ok() {
+		return fmt.Errorf("%d unlisted, %d listed that should not be (logs: %s)", len(verdict.unexpected), len(verdict.stale), o.dir)
+	}
+	if keep {
+		return nil
+	}
+	return os.RemoveAll(o.dir)
+}
+
+// suite starts the runtime, runs critest and stops the runtime.
+func suite(ctx context.Context, o options) (_ []spec, err error) {
+	began := time.Now()
+	registry, err := images.Serve(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer registry.Close()
+	program, err := critest(ctx, registry)
+	if err != nil {
+		return nil, err
+	}
+	certs := filepath.Join(o.dir, "certs.d")
+	if err := registry.Mirrors(certs); err != nil {
+		return nil, err
+	}
+	fmt.Printf("suite and images built: %.1f s\n", time.Since(began).Seconds())
+	start := map[string]func(context.Context, node.Options) (*node.Node, error){"fermata": node.Fermata, "containerd": node.Containerd}[o.runtime]
+	if start == nil {
+		return nil, fmt.Errorf("runtime %q: want fermata or containerd", o.runtime)
+	}
+	n, err := start(ctx, node.Options{Dir: o.dir, Registries: certs, Name: "ct", Binary: o.binary})
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		stopCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Minute)
+		defer cancel()
+		err = errors.Join(err, n.Stop(stopCtx))
+	}()
+	if err := pull(ctx, n, images.Names(registry.Images)); err != nil {
+		return nil, err
+	}
+	began = time.Now()
+	report, err := execute(ctx, o, program, n)
+	fmt.Printf("suite ran: %.1f s\n", time.Since(began).Seconds())
+	return report, err
+}
+
+// pull fetches the images that containers run beforehand, so that no spec's time limit includes it.
+func pull(ctx context.Context, n *node.Node, refs []string) error {
+	for _, ref := range refs {
+		if !strings.Contains(ref, "e2e-test-images") {
+			continue
+		}
+		if _, err := n.CRI.Pull(ctx, ref); err != nil {
+			return fmt.Errorf("pull %s: %w", ref, err)
+		}
+	}
+	return nil
+}
+
+// critest builds the suite with our digest in the place of the unobtainable one.
+func critest(ctx context.Context, registry *images.Registry) (string, error) {
+	digest, err := registry.Images[images.DigestImage+":latest"].Digest()
+	if err != nil {
+		return "", err
+	}
+	const consts = "pkg/validate/consts.go"
+	path, err := tools.CriToolsFile(ctx, consts)
+	if err != nil {
+		return "", err
+	}
+	source, err := os.ReadFile(path)
+	if err != nil {
+		return "", err
+	}
+	if strings.Count(string(source), upstreamDigest) != 1 {
+		return "", fmt.Errorf("%s: digest %s not found once", path, upstreamDigest)
+	}
+	ours := []byte(strings.ReplaceAll(string(source), upstreamDigest, digest.String()))
+	return tools.Critest(ctx, digest.Hex[:12], map[string][]byte{consts: ours})
+}
+
+// execute runs the suite. Its exit code is not looked at: the report says more.
+func execute(ctx context.Context, o options, program string, n *node.Node) ([]spec, error) {
+	report := filepath.Join(o.dir, "report.json")
+	args := []string{
+		"--runtime-endpoint", n.Endpoint, "--config", filepath.Join(o.dir, "no-crictl.yaml"),
+		"--ginkgo.json-report", report, "--ginkgo.no-color", "--ginkgo.timeout", "40m", "--ginkgo.seed", "1",
+		"--ginkgo.poll-progress-after", "2m",
+	}
+	if o.focus != "" {
+		args = append(args, "--ginkgo.focus", o.focus)
+	}
+	log, err := os.Create(filepath.Join(o.dir, "critest.log"))
+	if err != nil {
+		return nil, err
+	}
+	defer log.Close()
+	cmd := exec.CommandContext(ctx, program, args...)
+	cmd.Stdout, cmd.Stderr, cmd.Dir = log, log, o.dir
+	ran := cmd.Run()
+	specs, err := readReport(report)
+	if err != nil {
+		return nil, fmt.Errorf("run critest: %w; no report: %w", ran, err)
+	}
+	return specs, nil
+}
