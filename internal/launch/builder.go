@@ -47,7 +47,8 @@ type Builder struct {
 	ops    []*Op
 	block  []Op // ops are allocated by the block
 	data   []byte
-	labels []int // index of the op a label stands before, -1 until placed
+	blocks []block // of data, in order, for the listing and for checks
+	labels []int   // index of the op a label stands before, -1 until placed
 	slots  int
 	empty  Address // of ""
 	err    error   // the first mistake
@@ -147,9 +148,9 @@ func (b *Builder) argument(name string, a any) argument {
 	case string:
 		return argument{kind: argString, value: uint64(b.String(v))}
 	case []byte:
-		return argument{kind: argBytes, value: uint64(b.Bytes(v)), size: len(v)}
+		return argument{kind: argAddress, value: uint64(b.Bytes(v))}
 	case []string:
-		return argument{kind: argVector, value: uint64(b.Vector(v)), size: len(v)}
+		return argument{kind: argAddress, value: uint64(b.Vector(v))}
 	case Slot:
 		if int(v) >= b.slots {
 			b.fail(name, "slot %d was never made", v)
@@ -210,7 +211,21 @@ func (b *Builder) append(data []byte, align int) Address {
 }
 
 // Bytes copies data into the program, aligned to 8, and returns where it will lie.
-func (b *Builder) Bytes(data []byte) Address { return b.append(data, 8) }
+func (b *Builder) Bytes(data []byte) Address {
+	size := len(data)
+	if size == 0 {
+		data = make([]byte, 8) // an address of its own
+	}
+	at := b.append(data, 8)
+	b.blocks = append(b.blocks, block{at, size})
+	return at
+}
+
+// block is a piece of data.
+type block struct {
+	at   Address
+	size int
+}
 
 // Words is [Builder.Bytes] for a structure of 64-bit words.
 func (b *Builder) Words(words ...uint64) Address {

@@ -126,7 +126,8 @@ const (
 // callInfo describes a call. args has one letter an argument: how the listing prints it and what the builder checks.
 //
 //	d decimal   x hexadecimal   o octal   f descriptor or AT_FDCWD   p address of data
-//	others: a set of flags, see flags.go
+//	v argument vector   e environment vector, of which only the names are shown
+//	others: flags or an enumeration, see flags.go
 type callInfo struct {
 	name   string
 	number [arches]int32
@@ -138,13 +139,13 @@ var callTable = [calls]callInfo{
 	Capset:               {"capset", [arches]int32{126, 91}, "pp"},
 	Chdir:                {"chdir", [arches]int32{80, 49}, "p"},
 	Chroot:               {"chroot", [arches]int32{161, 51}, "p"},
-	Clone:                {"clone", [arches]int32{56, 220}, "Cpppp"},
+	Clone:                {"clone", [arches]int32{56, 220}, "Gpppp"},
 	Clone3:               {"clone3", [arches]int32{435, 435}, "pd"},
 	Close:                {"close", [arches]int32{3, 57}, "f"},
 	CloseRange:           {"close_range", [arches]int32{436, 436}, "dxR"},
 	Dup3:                 {"dup3", [arches]int32{292, 24}, "ffO"},
-	Execve:               {"execve", [arches]int32{59, 221}, "ppp"},
-	Execveat:             {"execveat", [arches]int32{322, 281}, "fpppA"},
+	Execve:               {"execve", [arches]int32{59, 221}, "pve"},
+	Execveat:             {"execveat", [arches]int32{322, 281}, "fpveA"},
 	ExitGroup:            {"exit_group", [arches]int32{231, 94}, "d"},
 	Faccessat2:           {"faccessat2", [arches]int32{439, 439}, "fpoA"},
 	Fchdir:               {"fchdir", [arches]int32{81, 50}, "f"},
@@ -156,7 +157,7 @@ var callTable = [calls]callInfo{
 	Fsconfig:             {"fsconfig", [arches]int32{431, 431}, "fKppd"},
 	Fsmount:              {"fsmount", [arches]int32{432, 432}, "fcN"},
 	Fsopen:               {"fsopen", [arches]int32{430, 430}, "pc"},
-	Fspick:               {"fspick", [arches]int32{433, 433}, "fpx"},
+	Fspick:               {"fspick", [arches]int32{433, 433}, "fpE"},
 	Fstatfs:              {"fstatfs", [arches]int32{138, 44}, "fp"},
 	Ftruncate:            {"ftruncate", [arches]int32{77, 46}, "fd"},
 	Getcwd:               {"getcwd", [arches]int32{79, 17}, "pd"},
@@ -209,7 +210,7 @@ var callTable = [calls]callInfo{
 	Symlinkat:            {"symlinkat", [arches]int32{266, 36}, "pfp"},
 	Umask:                {"umask", [arches]int32{95, 166}, "o"},
 	Umount2:              {"umount2", [arches]int32{166, 39}, "pU"},
-	Unlinkat:             {"unlinkat", [arches]int32{263, 35}, "fpA"},
+	Unlinkat:             {"unlinkat", [arches]int32{263, 35}, "fpD"},
 	Unshare:              {"unshare", [arches]int32{272, 97}, "C"},
 	Wait4:                {"wait4", [arches]int32{61, 260}, "dpxp"},
 	Waitid:               {"waitid", [arches]int32{247, 95}, "ddpxp"},

@@ -196,7 +196,7 @@ func (b *Builder) assemble(list []emitted) (*Program, error) {
 		le.PutUint64(at[104:], address(e.onZero))
 		le.PutUint64(at[112:], address(e.onOther))
 	}
-	return &Program{arch: b.arch, image: image, ops: append(b.ops[:len(b.ops):len(b.ops)], list[len(list)-1].op), labels: b.labels}, nil
+	return &Program{arch: b.arch, image: image, ops: append(b.ops[:len(b.ops):len(b.ops)], list[len(list)-1].op), labels: b.labels, blocks: b.blocks}, nil
 }
 
 // write writes all of an op but where it goes on.

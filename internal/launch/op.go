@@ -27,15 +27,12 @@ const (
 	argNumber argKind = iota
 	argSlot
 	argString
-	argBytes
-	argVector
 	argAddress
 )
 
 type argument struct {
 	kind  argKind
 	value uint64 // a number, a slot, or an address
-	size  int    // bytes or elements, for the listing
 }
 
 // handler says where to go on some errors, or on all that no earlier handler names.

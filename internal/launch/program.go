@@ -13,6 +13,7 @@ type Program struct {
 	image  []byte
 	ops    []*Op // the last is the end, which the builder does not know
 	labels []int
+	blocks []block
 }
 
 // Image returns the contents of the program's memory; the caller must not change them.
@@ -43,6 +44,3 @@ func (p *Program) OpName(op int) string {
 	}
 	return p.ops[op].name
 }
-
-// Listing prints the program, a line an op.
-func (p *Program) Listing() string { return "" }
