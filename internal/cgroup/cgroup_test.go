@@ -1,0 +1,112 @@
+package cgroup_test
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"os"
+	"os/exec"
+	"syscall"
+	"testing"
+	"time"
+
+	"fermata/internal/cgroup"
+	"fermata/internal/testkit/leak"
+)
+
+func TestMain(m *testing.M) {
+	if os.Getenv(childEnv) != "" {
+		child()
+		return
+	}
+	leak.Main(m)
+}
+
+// childEnv makes the test binary a process to put into groups; its value says what it does.
+const childEnv = "FERMATA_CGROUP_CHILD"
+
+// machine opens the machine's own tree.
+func machine(t *testing.T) *cgroup.Tree {
+	t.Helper()
+	tree, err := cgroup.Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { tree.Close() })
+	t.Logf("mode %v, controllers %v, missing %v", tree.Mode(), tree.Controllers(), tree.Missing())
+	return tree
+}
+
+func deadline(t *testing.T) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), 20*time.Second)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// group creates a group below a parent of the test's own; both are killed and removed at the end.
+func group(t *testing.T, tree *cgroup.Tree) *cgroup.Group {
+	t.Helper()
+	id := make([]byte, 6)
+	rand.Read(id)
+	parent := "/fermata-test-" + hex.EncodeToString(id)
+	t.Cleanup(func() {
+		g, ctx := tree.Group(parent), deadline(t)
+		if err := g.Kill(ctx); err != nil {
+			t.Errorf("clean up: %v", err)
+		}
+		if err := g.Remove(ctx); err != nil {
+			t.Errorf("clean up: %v", err)
+		}
+	})
+	g, err := tree.Create(parent + "/pod/container")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return g
+}
+
+// start starts this binary as a child in a group, by the descriptors of Join, as the stage does.
+func start(t *testing.T, g *cgroup.Group, what string, args ...string) *exec.Cmd {
+	t.Helper()
+	j, err := g.Join()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer j.Close()
+	cmd := exec.Command("/proc/self/exe", args...)
+	cmd.Env = []string{childEnv + "=" + what}
+	cmd.Stderr = os.Stderr
+	stdin, err := cmd.StdinPipe() // the child ends when the test does
+	if err != nil {
+		t.Fatal(err)
+	}
+	ready, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range j.Procs {
+		d, err := p.Dup()
+		if err != nil {
+			t.Fatal(err)
+		}
+		f := d.File()
+		defer f.Close()
+		cmd.ExtraFiles = append(cmd.ExtraFiles, f)
+	}
+	if j.Dir != nil {
+		cmd.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: j.Dir.Int()}
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		stdin.Close()
+		cmd.Process.Kill()
+		cmd.Wait()
+	})
+	if _, err := ready.Read(make([]byte, 1)); err != nil {
+		t.Fatalf("child %q: %v", what, err)
+	}
+	return cmd
+}

@@ -1,0 +1,60 @@
+package cgroup_test
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"strconv"
+)
+
+// child is what a process in a group does: it joins the v1 hierarchies by the descriptors 3 and up, acts, says so by a byte on standard output,
+// and stays until standard input ends.
+func child() {
+	for fd := 3; ; fd++ {
+		f := os.NewFile(uintptr(fd), "cgroup.procs")
+		if _, err := f.Stat(); err != nil {
+			break
+		}
+		if _, err := f.WriteString("0"); err != nil {
+			break // descriptors of the runtime's own (epoll) come after ours
+		}
+		f.Close()
+	}
+	switch os.Getenv(childEnv) {
+	case "sleep":
+	case "fork": // with a child of its own
+		cmd := exec.Command("/proc/self/exe")
+		cmd.Env = []string{childEnv + "=sleep"}
+		cmd.Stdin = os.Stdin
+		out, _ := cmd.StdoutPipe()
+		if err := cmd.Start(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		out.Read(make([]byte, 1))
+	case "bomb": // forks without end
+		for range 4 {
+			cmd := exec.Command("/proc/self/exe")
+			cmd.Env = []string{childEnv + "=bomblet"}
+			cmd.Start()
+		}
+	case "bomblet":
+		cmd := exec.Command("/proc/self/exe")
+		cmd.Env = []string{childEnv + "=bomblet"}
+		cmd.Start()
+		return
+	case "eat": // takes memory and touches it: argument 1 is MiB
+		n, _ := strconv.Atoi(os.Args[1])
+		os.Stdout.Write([]byte{1})
+		io.ReadFull(os.Stdin, make([]byte, 1))
+		b := make([]byte, n<<20)
+		for i := 0; i < len(b); i += 4096 {
+			b[i] = 1
+		}
+	}
+	os.Stdout.Write([]byte{1})
+	io.Copy(io.Discard, os.Stdin)
+}
+
+func itoa(n int) string { return strconv.Itoa(n) }
