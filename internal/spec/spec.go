@@ -1,8 +1,6 @@
 package spec
 
 import (
-	"slices"
-
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
@@ -28,7 +26,7 @@ const (
 
 // Facts is what specs need to know of the machine.
 type Facts struct {
-	// Capabilities are the daemon's own bounding set, "CAP_…": "all capabilities" means these.
+	// Capabilities are the daemon's own bounding set, "CAP_…": nobody can be given more, and "all capabilities" means these.
 	Capabilities []string
 	CgroupMode   CgroupMode
 	// Swap says that memory+swap can be limited (v1 memsw, v2 memory.swap.max).
@@ -63,7 +61,7 @@ const (
 // Device is a device of ContainerConfig.devices, looked up on the host.
 type Device struct {
 	specs.LinuxDevice
-	Permissions string // of "rwm"
+	Permissions string // of "rwm"; "" is all three
 }
 
 // Input is everything a container's spec depends on.
@@ -79,21 +77,105 @@ type Input struct {
 	CgroupsPath string
 	// Hostname is the pod's effective host name (the node's with the host's network).
 	Hostname string
-	// Seccomp is the profile chosen by [SeccompChoice], nil for unconfined.
+	// Seccomp is the profile that [SeccompChoice] chose, nil for unconfined.
 	Seccomp *specs.LinuxSeccomp
-	// AppArmorProfile and SELinux labels, chosen; "" for none.
-	AppArmorProfile                   string
-	SELinuxProcessLabel, SELinuxMount string
+	// AppArmorProfile and the SELinux labels, chosen; "" for none.
+	AppArmorProfile                        string
+	SELinuxProcessLabel, SELinuxMountLabel string
 	// Devices are Config.Devices, looked up on the host (links resolved, directories walked).
 	Devices []Device
+	// Volumes are host directories of the image's anonymous volumes, by the paths that [AnonymousVolumes] gives.
+	Volumes map[string]string
 }
 
-// Container maps a CRI container onto an OCI runtime spec. Refusals are errs.InvalidArgument and name the field.
+// Container maps a CRI container onto an OCI runtime spec. Refusals are errs.InvalidArgument (errs.Unimplemented for user
+// namespaces) and name the field.
 func Container(in Input) (*specs.Spec, error) {
 	if in.Config == nil || in.Sandbox == nil {
-		return nil, errs.New(errs.InvalidArgument, "make spec of container %s: config and sandbox_config must be set", in.ID)
+		return nil, errs.New(errs.InvalidArgument, "config and sandbox_config must be set")
 	}
-	return nil, errs.New(errs.Unimplemented, "make spec")
+	sc := securityContext(in.Config)
+	if sc.Privileged && !in.Sandbox.GetLinux().GetSecurityContext().GetPrivileged() {
+		return nil, errs.New(errs.InvalidArgument, "linux.security_context.privileged: the pod is not privileged")
+	}
+	process, err := process(in, sc)
+	if err != nil {
+		return nil, err
+	}
+	mounts, err := mounts(in, sc)
+	if err != nil {
+		return nil, err
+	}
+	linux, err := linux(in, sc)
+	if err != nil {
+		return nil, err
+	}
+	return &specs.Spec{
+		Version:     specs.Version,
+		Process:     process,
+		Root:        &specs.Root{Path: "rootfs", Readonly: sc.ReadonlyRootfs},
+		Mounts:      mounts,
+		Annotations: annotations(in),
+		Linux:       linux,
+	}, nil
+}
+
+// linux is the platform's part of a spec.
+func linux(in Input, sc *runtimeapi.LinuxContainerSecurityContext) (*specs.Linux, error) {
+	namespaces, err := namespaces(in, sc)
+	if err != nil {
+		return nil, err
+	}
+	resources, err := Resources(in.Config.GetLinux().GetResources(), in.Facts)
+	if err != nil {
+		return nil, err
+	}
+	devices, err := devices(in, sc, resources)
+	if err != nil {
+		return nil, err
+	}
+	l := &specs.Linux{
+		CgroupsPath: in.CgroupsPath,
+		Namespaces:  namespaces,
+		Resources:   resources,
+		Devices:     devices,
+		MountLabel:  in.SELinuxMountLabel,
+	}
+	if propagates(in.Config.GetMounts()) {
+		l.RootfsPropagation = "rslave"
+	}
+	if sc.Privileged {
+		return l, nil
+	}
+	l.Seccomp = in.Seccomp
+	if l.MaskedPaths, err = literalPaths("masked_paths", sc.MaskedPaths); err != nil {
+		return nil, err
+	}
+	l.ReadonlyPaths, err = literalPaths("readonly_paths", sc.ReadonlyPaths)
+	return l, err
+}
+
+// literalPaths are taken as given (CRI MSK-1), but must be absolute to mean anything.
+func literalPaths(field string, paths []string) ([]string, error) {
+	for _, p := range paths {
+		if err := checkPath("linux.security_context."+field, p); err != nil {
+			return nil, err
+		}
+	}
+	return paths, nil
+}
+
+// annotations say to handlers that ask (runsc, kata) what the spec is of. The pod's own annotations never get here: they are not
+// interpreted unless a handler's allow-list says so (CVE-2024-3154).
+func annotations(in Input) map[string]string {
+	return map[string]string{
+		"io.kubernetes.cri.container-type":    "container",
+		"io.kubernetes.cri.container-name":    in.Config.GetMetadata().GetName(),
+		"io.kubernetes.cri.sandbox-id":        in.SandboxID,
+		"io.kubernetes.cri.sandbox-name":      in.Sandbox.GetMetadata().GetName(),
+		"io.kubernetes.cri.sandbox-namespace": in.Sandbox.GetMetadata().GetNamespace(),
+		"io.kubernetes.cri.sandbox-uid":       in.Sandbox.GetMetadata().GetUid(),
+	}
 }
 
 // securityContext is never nil.
@@ -102,13 +184,4 @@ func securityContext(c *runtimeapi.ContainerConfig) *runtimeapi.LinuxContainerSe
 		return sc
 	}
 	return &runtimeapi.LinuxContainerSecurityContext{}
-}
-
-// Process returns the process of an exec: cmd with everything else as the container's own (CRI EXS-4).
-func Process(container *specs.Spec, cmd []string, tty bool) *specs.Process {
-	p := *container.Process
-	p.Args = slices.Clone(cmd)
-	p.Terminal = tty
-	p.ConsoleSize = nil
-	return &p
 }
