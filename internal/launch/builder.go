@@ -28,11 +28,15 @@ const (
 	maxRetry = 128 // as openat2(2) is retried elsewhere
 )
 
-// Slot holds the result of an op for later ones. Slots start at zero; an op that failed saves its negative errno. Slot 0 is the
-// builder's: it holds the result of the last op.
+// Slot holds the result of an op for later ones. Slots start at zero; an op that failed saves its negative errno. Slots 0 (the last
+// result) and 1 (tries left) are the builder's.
 type Slot uint8
 
-const maxSlot = slotCount - 1
+const (
+	retrySlot Slot = 1
+	firstSlot      = 2
+	maxSlot        = slotCount - 1
+)
 
 // Address is a place in the program's memory, as the new process sees it: what [Builder.Bytes] and its kin return.
 type Address uint64
@@ -51,12 +55,13 @@ type Builder struct {
 	labels []int   // index of the op a label stands before, -1 until placed
 	slots  int
 	empty  Address // of ""
+	doing  string  // name of the op being added, for mistakes in its data
 	err    error   // the first mistake
 }
 
 // NewBuilder begins a program. Its op 0 marks every descriptor but 0, 1 and 2 close-on-exec (close_range, Linux 5.11).
 func NewBuilder(arch Arch) *Builder {
-	b := &Builder{arch: arch, slots: 1, data: make([]byte, dataStart, 16<<10)}
+	b := &Builder{arch: arch, slots: firstSlot, data: make([]byte, dataStart, 16<<10)}
 	if arch >= arches {
 		b.fail("builder", "no architecture %d", uint8(arch))
 		b.arch = AMD64
@@ -70,6 +75,9 @@ const closeRangeCloexec = 1 << 2
 
 // fail remembers the first mistake.
 func (b *Builder) fail(where, format string, args ...any) {
+	if b.doing != "" {
+		where = b.doing
+	}
 	if b.err == nil {
 		b.err = errs.New(errs.InvalidArgument, "launch op %d (%s): %s", len(b.ops), where, fmt.Sprintf(format, args...))
 	}
@@ -124,6 +132,7 @@ func (b *Builder) Do(name string, call Call, args ...any) *Op {
 	o := &b.block[0]
 	b.block = b.block[1:]
 	*o = Op{b: b, name: name, call: call}
+	b.doing = name
 	switch {
 	case call >= calls:
 		b.fail(name, "no such call %d", uint8(call))
@@ -137,6 +146,7 @@ func (b *Builder) Do(name string, call Call, args ...any) *Op {
 		b.check(o)
 	}
 	b.ops = append(b.ops, o)
+	b.doing = ""
 	return o
 }
 
@@ -152,7 +162,7 @@ func (b *Builder) argument(name string, a any) argument {
 	case []string:
 		return argument{kind: argAddress, value: uint64(b.Vector(v))}
 	case Slot:
-		if int(v) >= b.slots {
+		if v < firstSlot || int(v) >= b.slots {
 			b.fail(name, "slot %d was never made", v)
 		}
 		return argument{kind: argSlot, value: uint64(v)}

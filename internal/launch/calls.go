@@ -48,6 +48,7 @@ const (
 	Clone3
 	Close
 	CloseRange
+	CopyFileRange
 	Dup3
 	Execve
 	Execveat
@@ -143,6 +144,7 @@ var callTable = [calls]callInfo{
 	Clone3:               {"clone3", [arches]int32{435, 435}, "pd"},
 	Close:                {"close", [arches]int32{3, 57}, "f"},
 	CloseRange:           {"close_range", [arches]int32{436, 436}, "dxR"},
+	CopyFileRange:        {"copy_file_range", [arches]int32{326, 285}, "fpfpdx"},
 	Dup3:                 {"dup3", [arches]int32{292, 24}, "ffO"},
 	Execve:               {"execve", [arches]int32{59, 221}, "pve"},
 	Execveat:             {"execveat", [arches]int32{322, 281}, "fpveA"},

@@ -20,8 +20,9 @@ import (
 //	104 of the op after zero            112 of the op after any other result
 //	120 index of the builder's op, for the report
 //
-// Bits 0 to 5 of the flags: that argument is the number of a slot, whose value is meant. Bit 6: no call, the result is argument 0.
-// Every result is saved in slot 0 as well.
+// Bits 0 to 5 of the flags: that argument is the number of a slot, whose value is meant. Bit 6: no call, the result is
+// argument 0 less argument 1. Every result is saved in slot 0 as well. Slot 1 counts the tries left of an op that is retried: the only place
+// where a program goes back.
 const (
 	programBase = 0x10000000                // far from the stage at 0x400000; aligned to every page size
 	magicBase   = 0x00_61_74_61_6d_72_65_66 // "fermata", little endian
@@ -39,18 +40,23 @@ func magic(a Arch) uint64 { return magicBase | uint64(version<<4|uint64(a))<<56 
 
 func slotAddress(s Slot) uint64 { return programBase + headerSize + 8*uint64(s) }
 
-// emitted is an op as performed. A builder's op becomes one for each try, and one more for each further rule about its errors: a test
-// of the last result.
+// emitted is an op as performed. A builder's op becomes one, and one more for each further rule about its errors: a test of the last
+// result. A retried op becomes two such with a counter around the first.
 type emitted struct {
 	op      *Op
 	index   int // of op in the builder
-	test    bool
+	fixed   *Op // performed instead of op, if not nil: a test or the counter
 	errors  errnoSet
 	onError int // index among the emitted, as are the rest
 	onRest  int // -1: report
 	onZero  int
 	onOther int
 }
+
+var (
+	testOp  = &Op{call: none, args: [6]argument{{kind: argSlot, value: 0}}}
+	countOp = &Op{call: none, args: [6]argument{{kind: argSlot, value: uint64(retrySlot)}, {value: 1}}, save: retrySlot}
+)
 
 // Program ends the building: it fixes every jump, checks every bound and returns the program. The error is the first mistake
 // made since NewBuilder, of kind errs.InvalidArgument.
@@ -62,7 +68,7 @@ func (b *Builder) Program() (*Program, error) {
 	total := 0
 	for i, o := range b.ops {
 		first[i] = total
-		total += (1 + o.retries) * o.width()
+		total += o.width()
 	}
 	first[len(b.ops)] = total
 	if total >= maxOps {
@@ -86,26 +92,31 @@ func (b *Builder) end() emitted {
 	return emitted{op: o, index: len(b.ops), onRest: -1}
 }
 
-// width is how many ops one try of o takes.
+// width is how many ops o becomes.
 func (o *Op) width() int {
-	rules := 0
-	for _, h := range o.rules() {
-		if !h.rest {
-			rules++
-		}
+	if o.retries == 0 {
+		return chain(o.handlers)
 	}
-	return max(1, rules)
+	return 1 + chain(o.retried()) + 1 + chain(o.handlers)
 }
 
-// rules are the op's handlers, its retry first. The target of a retry is not in them.
-func (o *Op) rules() []handler {
-	if o.retries == 0 {
-		return o.handlers
+// chain is how many ops a call with these rules becomes.
+func chain(rules []handler) int {
+	n := len(rules)
+	if n > 0 && rules[n-1].rest { // what follows an error outside the last op's set: no op of its own
+		n--
 	}
+	return max(1, n)
+}
+
+// retried are the rules of all tries but the last: the first sends to the counter.
+func (o *Op) retried() []handler {
 	rules := []handler{{on: o.retryOn}}
 	for _, h := range o.handlers {
 		h.on = h.on.minus(o.retryOn)
-		rules = append(rules, h)
+		if h.rest || h.on != (errnoSet{}) {
+			rules = append(rules, h)
+		}
 	}
 	return rules
 }
@@ -113,48 +124,52 @@ func (o *Op) rules() []handler {
 // emit appends what the builder's op i becomes.
 func (b *Builder) emit(list []emitted, i int, first []int) ([]emitted, error) {
 	o := b.ops[i]
-	zero, err := b.resolve(i, o.onZero, first)
+	if o.retries == 0 {
+		return b.emitCall(list, i, o.handlers, first, -1)
+	}
+	start := len(list)
+	set := &Op{call: none, args: [6]argument{{value: uint64(o.retries)}}, save: retrySlot}
+	list = append(list, emitted{op: o, index: i, fixed: set, onRest: -1, onOther: start + 1})
+	rules := o.retried()
+	counter := start + 1 + chain(rules)
+	list, err := b.emitCall(list, i, rules, first, counter)
 	if err != nil {
 		return nil, err
 	}
-	other, err := b.resolve(i, o.onOther, first)
+	list = append(list, emitted{op: o, index: i, fixed: countOp, onRest: -1, onOther: start + 1, onZero: counter + 1})
+	return b.emitCall(list, i, o.handlers, first, -1)
+}
+
+// emitCall appends one op's call and the tests that its rules need. If counter is not negative it is where the first rule goes.
+func (b *Builder) emitCall(list []emitted, i int, rules []handler, first []int, counter int) ([]emitted, error) {
+	zero, err := b.resolve(i, b.ops[i].onZero, first)
 	if err != nil {
 		return nil, err
 	}
-	for try := 0; try <= o.retries; try++ {
-		rules := o.rules()
-		again := first[i] + (try+1)*o.width()
-		if try == o.retries {
-			rules = o.handlers
+	other, err := b.resolve(i, b.ops[i].onOther, first)
+	if err != nil {
+		return nil, err
+	}
+	e := emitted{op: b.ops[i], index: i, onZero: zero, onOther: other, onRest: -1}
+	for n, r := range rules {
+		to := counter
+		if n > 0 || counter < 0 {
+			if to, err = b.resolve(i, r.to, first); err != nil {
+				return nil, err
+			}
 		}
-		e := emitted{op: o, index: i, onZero: zero, onOther: other, onRest: -1}
-		started := len(list)
-		for n, r := range rules {
-			to := again
-			if n > 0 || try == o.retries {
-				if to, err = b.resolve(i, r.to, first); err != nil {
-					return nil, err
-				}
-			}
-			if r.rest {
-				e.onRest = to
-				break
-			}
-			if e.errors != (errnoSet{}) { // this op has its one rule: the next is a test's
-				e.onRest = len(list) + 1
-				list = append(list, e)
-				e = emitted{op: o, index: i, test: true, onZero: zero, onOther: other, onRest: -1}
-			}
-			e.errors, e.onError = r.on, to
+		if r.rest {
+			e.onRest = to
+			break
 		}
-		list = append(list, e)
-		for len(list)-started < o.width() { // the last try has no retry rule: keep the others' width, unreachable
-			e := b.end()
-			e.index = i
+		if n > 0 { // this op has its one rule: the next is a test's
+			e.onRest = len(list) + 1
 			list = append(list, e)
+			e = emitted{op: b.ops[i], index: i, fixed: testOp, onRest: -1}
 		}
+		e.errors, e.onError = r.on, to
 	}
-	return list, nil
+	return append(list, e), nil
 }
 
 // resolve returns the emitted index of a target of the builder's op i.
@@ -201,23 +216,24 @@ func (b *Builder) assemble(list []emitted) (*Program, error) {
 
 // write writes all of an op but where it goes on.
 func (e *emitted) write(at []byte, arch Arch) {
-	le := binary.LittleEndian
-	number, flags, args, save := callTable[e.op.call].number[arch], uint32(0), e.op.args, e.op.save
-	if e.test {
-		number, args, save = -1, [6]argument{{kind: argSlot, value: 0}}, 0
+	o := e.op
+	if e.fixed != nil {
+		o = e.fixed
 	}
-	if number < 0 {
+	le := binary.LittleEndian
+	number, flags := callTable[o.call].number[arch], uint32(0)
+	if o.call == none {
 		flags |= flagNoCall
 	}
 	le.PutUint32(at, uint32(number))
-	for i, a := range args {
+	for i, a := range o.args {
 		if a.kind == argSlot {
 			flags |= 1 << i
 		}
 		le.PutUint64(at[8+8*i:], a.value)
 	}
 	le.PutUint32(at[4:], flags)
-	le.PutUint64(at[56:], uint64(save))
+	le.PutUint64(at[56:], uint64(o.save))
 	for i, w := range e.errors {
 		le.PutUint64(at[64+8*i:], w)
 	}

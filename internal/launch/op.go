@@ -14,7 +14,7 @@ type Op struct {
 	args [6]argument
 	save Slot
 
-	retries  int // copies after the first
+	retries  int
 	retryOn  errnoSet
 	handlers []handler
 	onZero   target
@@ -80,7 +80,7 @@ func (s errnoSet) minus(t errnoSet) errnoSet {
 
 // Save keeps the result in a slot; of an error that is handled, the negative errno.
 func (o *Op) Save(s Slot) *Op {
-	if s == 0 || int(s) >= o.b.slots {
+	if s < firstSlot || int(s) >= o.b.slots {
 		o.b.fail(o.name, "slot %d was never made", s)
 		return o
 	}

@@ -77,7 +77,8 @@ arg5:
 	JCC	call
 	MOVQ	(R13)(R9*8), R9
 call:
-	MOVQ	DI, AX			// the result if there is no call
+	MOVQ	DI, AX			// the result if there is no call: a difference
+	SUBQ	SI, AX
 	BTL	$6, R12
 	JCS	save
 	MOVLQSX	(BX), AX

@@ -65,7 +65,10 @@ arg5:
 	TBZ	$5, R21, call
 	MOVD	(R20)(R5<<3), R5
 call:
-	TBNZ	$6, R21, save		// no call: R0 is the result
+	TBZ	$6, R21, perform
+	SUB	R1, R0			// no call: the result is a difference
+	B	save
+perform:
 	MOVW	(R19), R8
 	SVC
 save:
