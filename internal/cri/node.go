@@ -1,0 +1,70 @@
+package cri
+
+import (
+	"context"
+	"encoding/json"
+
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"fermata/internal/errs"
+)
+
+// Name is the runtime's, as nodes show it: fermata://version.
+const Name = "fermata"
+
+// kubeletAPIVersion is what every runtime answers (VER-1); nobody reads it any more.
+const kubeletAPIVersion = "0.1.0"
+
+// nodeCalls are about the node as a whole.
+type nodeCalls struct{ node Node }
+
+// Version names the runtime (VER-1).
+func (n *nodeCalls) Version(context.Context, *runtimeapi.VersionRequest) (*runtimeapi.VersionResponse, error) {
+	return &runtimeapi.VersionResponse{Version: kubeletAPIVersion, RuntimeName: Name, RuntimeVersion: n.node.Version, RuntimeApiVersion: "v1"}, nil
+}
+
+// Status says whether pods can be run and whether they can have addresses (STA-1…6). It asks memory only.
+func (n *nodeCalls) Status(_ context.Context, req *runtimeapi.StatusRequest) (*runtimeapi.StatusResponse, error) {
+	network := &runtimeapi.RuntimeCondition{Type: runtimeapi.NetworkReady, Status: true}
+	if err := n.node.NetworkStatus(); err != nil {
+		network.Status, network.Reason, network.Message = false, "NetworkPluginNotReady", err.Error()
+	}
+	resp := &runtimeapi.StatusResponse{
+		Status:          &runtimeapi.RuntimeStatus{Conditions: []*runtimeapi.RuntimeCondition{{Type: runtimeapi.RuntimeReady, Status: true}, network}},
+		RuntimeHandlers: n.node.Handlers,
+		Features:        &runtimeapi.RuntimeFeatures{SupplementalGroupsPolicy: true},
+	}
+	if req.GetVerbose() {
+		resp.Info = n.node.Info()
+	}
+	return resp, nil
+}
+
+// RuntimeConfig names the cgroup driver (RCF-1). An empty answer would mean systemd.
+func (n *nodeCalls) RuntimeConfig(context.Context, *runtimeapi.RuntimeConfigRequest) (*runtimeapi.RuntimeConfigResponse, error) {
+	return &runtimeapi.RuntimeConfigResponse{Linux: &runtimeapi.LinuxRuntimeConfiguration{CgroupDriver: runtimeapi.CgroupDriver_CGROUPFS}}, nil
+}
+
+// UpdateRuntimeConfig takes the node's pod range from the kubelet (URC-1).
+func (n *nodeCalls) UpdateRuntimeConfig(_ context.Context, req *runtimeapi.UpdateRuntimeConfigRequest) (*runtimeapi.UpdateRuntimeConfigResponse, error) {
+	if cidr := req.GetRuntimeConfig().GetNetworkConfig().GetPodCidr(); cidr != "" {
+		if err := n.node.SetPodCIDR(cidr); err != nil {
+			return nil, err
+		}
+	}
+	return &runtimeapi.UpdateRuntimeConfigResponse{}, nil
+}
+
+// CheckpointContainer is refused with the reason: restoring an archive means trusting what is in it (CVE-2026-53492's class).
+func (n *nodeCalls) CheckpointContainer(context.Context, *runtimeapi.CheckpointContainerRequest) (*runtimeapi.CheckpointContainerResponse, error) {
+	return nil, errs.New(errs.Unimplemented, "CheckpointContainer: fermata's native handler cannot checkpoint processes")
+}
+
+// jsonInfo is a value of a verbose info map.
+func jsonInfo(v any) string {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return "{}"
+	}
+	return string(b)
+}

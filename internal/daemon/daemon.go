@@ -1,0 +1,251 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"google.golang.org/grpc"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"fermata/internal/cgroup"
+	"fermata/internal/config"
+	"fermata/internal/cri"
+	"fermata/internal/engine/native"
+	"fermata/internal/image"
+	"fermata/internal/keeper/client"
+	"fermata/internal/launch"
+	"fermata/internal/linux"
+	"fermata/internal/network"
+	"fermata/internal/pod"
+)
+
+// Version is fermata's, set by the Makefile.
+var Version = "0.1.0-dev"
+
+// stopGrace is how long calls under way may take to end when the daemon is asked to.
+const stopGrace = 10 * time.Second
+
+// parts are what a daemon is made of, in the order they are made.
+type parts struct {
+	cfg      *config.Config
+	log      *slog.Logger
+	undo     []func() // ends of what was made, run in reverse
+	cgroups  *cgroup.Tree
+	stage    *launch.Files
+	engine   *native.Handler
+	images   *image.Store
+	network  *network.Network
+	keeper   *client.Client
+	pods     *pod.Manager
+	node     cri.Node
+	listener net.Listener
+}
+
+// Run is the daemon: it returns when ctx ends, or when it cannot go on. Pods run on.
+func Run(ctx context.Context, cfg *config.Config) (err error) {
+	p := &parts{cfg: cfg, log: logger(cfg.LogLevel)}
+	defer func() {
+		for i := len(p.undo) - 1; i >= 0; i-- {
+			p.undo[i]()
+		}
+	}()
+	began := time.Now()
+	for _, step := range []struct {
+		name string
+		make func(context.Context) error
+	}{
+		{"directories", p.makeDirectories},
+		{"lock", p.lock},
+		{"cgroups", p.openCgroups},
+		{"stage", p.openStage},
+		{"images", p.openImages},
+		{"network", p.openNetwork},
+		{"pods", p.makePods},
+		{"keeper", p.openKeeper},
+		{"recovery", p.recover},
+		{"socket", p.listen},
+	} {
+		if err := step.make(ctx); err != nil {
+			return fmt.Errorf("start daemon: %s: %w", step.name, err)
+		}
+	}
+	p.log.Info("ready", "version", Version, "socket", p.cfg.Socket(), "root", p.cfg.Root, "cgroups", p.cgroups.Mode(), "took", time.Since(began))
+	return p.serve(ctx)
+}
+
+// logger writes to stderr, where systemd or a person reads it.
+func logger(level string) *slog.Logger {
+	var l slog.Level
+	if err := l.UnmarshalText([]byte(level)); err != nil {
+		l = slog.LevelInfo
+	}
+	return slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: l}))
+}
+
+// ended registers the end of something made.
+func (p *parts) ended(what string, end func() error) {
+	p.undo = append(p.undo, func() {
+		if err := end(); err != nil {
+			p.log.Error("end "+what, "error", err)
+		}
+	})
+}
+
+// makeDirectories makes the daemon's own, closed to everybody else (CVE-2021-41103, CVE-2024-25621), also where they existed with another mode.
+func (p *parts) makeDirectories(context.Context) error {
+	for _, dir := range []string{p.cfg.Root, p.cfg.State, filepath.Join(p.cfg.Root, "pods"), filepath.Join(p.cfg.State, "pods")} {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return err
+		}
+		if err := os.Chmod(dir, 0o700); err != nil {
+			return err
+		}
+	}
+	return linux.HideFromDebuggers()
+}
+
+// lock refuses a second daemon on one root. The file stays; the lock goes with the process.
+func (p *parts) lock(context.Context) error {
+	f, err := linux.LockFile(filepath.Join(p.cfg.Root, "lock"))
+	if err != nil {
+		return fmt.Errorf("another fermata runs with --root %s (or its lock cannot be had): %w", p.cfg.Root, err)
+	}
+	p.ended("lock", f.Close)
+	return nil
+}
+
+func (p *parts) openCgroups(context.Context) (err error) {
+	p.cgroups, err = cgroup.Open()
+	if err != nil {
+		return err
+	}
+	for _, name := range p.cgroups.Missing() {
+		p.log.Warn("a cgroup controller is missing; its limits cannot be set", "controller", name)
+	}
+	return nil
+}
+
+func (p *parts) openStage(context.Context) (err error) {
+	if p.stage, err = launch.NewStage(); err != nil {
+		return err
+	}
+	p.ended("stage", p.stage.Close)
+	if p.engine, err = native.New(native.Options{Pause: p.stage.Pause}); err != nil {
+		return err
+	}
+	p.ended("engine", p.engine.Close)
+	return nil
+}
+
+func (p *parts) openImages(context.Context) (err error) {
+	p.images, err = image.Open(image.Options{Root: p.cfg.Root, RegistriesDir: p.cfg.Registries, UserAgent: "fermata/" + Version})
+	if err != nil {
+		return err
+	}
+	p.ended("images", p.images.Close)
+	return p.images.AddBuiltin(pauseName(), map[string][]byte{"pause": launch.PauseELF(launch.Native())}, pauseConfig())
+}
+
+func (p *parts) openNetwork(context.Context) (err error) {
+	p.network, err = network.Open(network.Options{
+		State: p.cfg.State, Root: p.cfg.Root, Bridge: p.cfg.Bridge, Subnet: p.cfg.Subnet, Instance: p.cfg.Instance(),
+	})
+	if err != nil {
+		return err
+	}
+	p.ended("network", p.network.Close)
+	return nil
+}
+
+// recover brings memory to what runs, and frees what belongs to nobody.
+func (p *parts) recover(ctx context.Context) error {
+	if err := p.pods.Recover(ctx); err != nil {
+		return err
+	}
+	mended, err := p.network.Reconcile(ctx, p.pods.HoldsNetwork)
+	for _, m := range mended {
+		p.log.Warn("the network held something of nobody's", "what", m)
+	}
+	if err != nil {
+		p.log.Error("reconcile the network", "error", err)
+	}
+	return p.images.Collect(ctx)
+}
+
+// listen makes the socket, replacing a stale one (the lock says that no other daemon uses it).
+func (p *parts) listen(context.Context) error {
+	path := p.cfg.Socket()
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return err
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		return err
+	}
+	p.listener = l
+	return os.Chmod(path, 0o660)
+}
+
+// serve answers calls until ctx ends or the keeper cannot be reached any more.
+func (p *parts) serve(ctx context.Context) error {
+	options := append(cri.Interceptors(p.log), grpc.MaxRecvMsgSize(cri.MaxMessage), grpc.MaxSendMsgSize(cri.MaxMessage))
+	server := grpc.NewServer(options...)
+	cri.Register(server, p.pods, p.images, p.node)
+	registerFermata(server, p)
+	failed := make(chan error, 1)
+	go func() { failed <- server.Serve(p.listener) }()
+	var cause error
+	select {
+	case <-ctx.Done():
+	case <-p.keeper.Done():
+		// A daemon without its keeper can start nothing; the next daemon starts a new one and takes over what runs.
+		cause = errors.New("serve: the keeper has ended")
+	case err := <-failed:
+		return fmt.Errorf("serve: %w", err)
+	}
+	stopped := make(chan struct{})
+	go func() { server.GracefulStop(); close(stopped) }()
+	select {
+	case <-stopped:
+	case <-time.After(stopGrace):
+		server.Stop()
+		<-stopped
+	}
+	<-failed
+	return cause
+}
+
+// handlers are the runtime handlers there are; the native one is the default and has a name too.
+func (p *parts) handlers() []*runtimeapi.RuntimeHandler {
+	f := p.engine.Features()
+	can := &runtimeapi.RuntimeHandlerFeatures{RecursiveReadOnlyMounts: f.RecursiveReadOnlyMounts, UserNamespaces: f.UserNamespaces}
+	return []*runtimeapi.RuntimeHandler{{Name: "", Features: can}, {Name: "native", Features: can}}
+}
+
+func handlerNames(all []*runtimeapi.RuntimeHandler) []string {
+	var names []string
+	for _, h := range all {
+		names = append(names, h.GetName())
+	}
+	return names
+}
+
+// bootID tells this boot from another; on a kernel without it every start looks like a new boot, which ends containers in the records only if
+// their processes are gone too.
+func bootID() string {
+	b, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(b))
+}

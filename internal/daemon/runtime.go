@@ -1,0 +1,312 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"syscall"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"fermata/internal/engine"
+	"fermata/internal/errs"
+	"fermata/internal/keeper/wire"
+	"fermata/internal/linux"
+	"fermata/internal/pod"
+)
+
+// pauseID is the user and group of pause: nobody's, and nobody else's on a usual system.
+const pauseID = 65535
+
+// userFileLimit bounds /etc/passwd and /etc/group of an image, in bytes (CVE-2024-9676).
+const userFileLimit = 1 << 20
+
+// runtime turns a pod's wishes into plans (engine) and sends them to the keeper.
+type runtime struct {
+	*parts
+	mu    sync.Mutex
+	users map[string]userFiles // by image ID: layers do not change
+}
+
+type userFiles struct{ passwd, group []byte }
+
+var _ pod.Runtime = (*runtime)(nil)
+
+func newRuntime(p *parts) *runtime { return &runtime{parts: p, users: map[string]userFiles{}} }
+
+// StartSandbox launches pause.
+func (r *runtime) StartSandbox(ctx context.Context, s *pod.SandboxStart) (*pod.Process, error) {
+	join, err := s.Cgroup.Join()
+	if err != nil {
+		return nil, err
+	}
+	defer join.Close()
+	sc := s.Config.GetLinux().GetSecurityContext()
+	ns := sc.GetNamespaceOptions()
+	plan, err := r.engine.Sandbox(ctx, &engine.Sandbox{
+		ID: s.ID, Hostname: s.Hostname, Join: join, Sysctls: s.Config.GetLinux().GetSysctls(),
+		HostNetwork: ns.GetNetwork() == runtimeapi.NamespaceMode_NODE, HostIPC: ns.GetIpc() == runtimeapi.NamespaceMode_NODE,
+		HostPID: ns.GetPid() == runtimeapi.NamespaceMode_NODE, SharedPID: ns.GetPid() == runtimeapi.NamespaceMode_POD,
+		UID: pauseID, GID: pauseID, OOMScoreAdj: pauseOOMScore,
+	})
+	if err != nil {
+		return nil, err
+	}
+	defer plan.Close()
+	return r.launch(ctx, plan, &wire.Launch{ID: s.ID, Kind: wire.Pause, Stdin: wire.Null, Stdout: wire.Null, Stderr: wire.Null})
+}
+
+// pauseOOMScore keeps pause alive when memory is short, as every runtime does.
+const pauseOOMScore = -998
+
+// StartContainer launches a container's first process.
+func (r *runtime) StartContainer(ctx context.Context, c *pod.ContainerStart) (*pod.Process, error) {
+	join, err := c.Cgroup.Join()
+	if err != nil {
+		return nil, err
+	}
+	defer join.Close()
+	held, err := r.keeper.Namespaces(ctx, c.SandboxID)
+	if err != nil {
+		return nil, err
+	}
+	defer closeNamespaces(held)
+	target, err := r.targetPID(ctx, c.TargetID)
+	if err != nil {
+		return nil, err
+	}
+	defer target.Close()
+	plan, err := r.engine.Container(ctx, &engine.Container{
+		ID: c.ID, Spec: c.Spec, Join: join, TargetPID: target, Namespaces: podNamespaces(held, c),
+		Rootfs: engine.Rootfs{
+			Lower: c.Lowers, Upper: filepath.Join(c.Dir, "upper"), Work: filepath.Join(c.Dir, "work"), ReadOnly: c.Spec.Root.Readonly, Volatile: true,
+		},
+	})
+	if err != nil {
+		return nil, err
+	}
+	defer plan.Close()
+	l := &wire.Launch{ID: c.ID, Kind: wire.Container, StdioUID: c.Spec.Process.User.UID, StdioGID: c.Spec.Process.User.GID}
+	if err := containerStdio(l, c); err != nil {
+		return nil, err
+	}
+	if c.LogDir != nil {
+		l.FDs = append(l.FDs, wire.PassedFD{Role: wire.LogDir, FD: c.LogDir})
+	}
+	oom, err := c.Cgroup.OOM()
+	if err == nil {
+		defer oom.Close()
+		l.FDs = append(l.FDs, wire.PassedFD{Role: wire.OOM, FD: oom})
+	} else if !errors.Is(err, os.ErrNotExist) {
+		return nil, err
+	}
+	return r.launch(ctx, plan, l)
+}
+
+// containerStdio says what the container's standard streams are.
+func containerStdio(l *wire.Launch, c *pod.ContainerStart) error {
+	if c.LogBase != "" {
+		l.Log = &wire.Log{Base: c.LogBase}
+	}
+	if c.Spec.Process.Terminal {
+		l.Stdin, l.Stdout, l.Stderr = wire.Given, wire.Given, wire.Given
+		return nil
+	}
+	l.Stdin, l.Stdout, l.Stderr = wire.Null, wire.FIFO, wire.FIFO
+	if c.Config.GetStdin() {
+		l.Stdin = wire.FIFO
+	}
+	return nil
+}
+
+// podNamespaces are those of the pod that the container does not share with the host.
+func podNamespaces(held map[string]*linux.FD, c *pod.ContainerStart) engine.Namespaces {
+	sandbox := c.Sandbox.GetLinux().GetSecurityContext().GetNamespaceOptions()
+	ns := engine.Namespaces{Mount: held["mnt"]}
+	if sandbox.GetNetwork() != runtimeapi.NamespaceMode_NODE {
+		ns.Net, ns.UTS = held["net"], held["uts"]
+	}
+	if sandbox.GetIpc() != runtimeapi.NamespaceMode_NODE {
+		ns.IPC = held["ipc"]
+	}
+	if c.Config.GetLinux().GetSecurityContext().GetNamespaceOptions().GetPid() == runtimeapi.NamespaceMode_POD {
+		ns.PID = held["pid"]
+	}
+	return ns
+}
+
+// targetPID opens the PID namespace of the container to be joined; nil without one.
+func (r *runtime) targetPID(ctx context.Context, id string) (*linux.FD, error) {
+	if id == "" {
+		return nil, nil
+	}
+	return r.namespaceOf(ctx, id, "pid")
+}
+
+// namespaceOf opens a namespace of a running process: the handle is asked for life afterwards, so that a reused PID is not mistaken.
+func (r *runtime) namespaceOf(ctx context.Context, id, kind string) (*linux.FD, error) {
+	pidfd, err := r.keeper.Pidfd(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	defer pidfd.Close()
+	pid, err := pidfd.PID()
+	if err != nil {
+		return nil, err
+	}
+	ns, err := linux.NamespaceOf(pid, kind)
+	if err != nil {
+		return nil, err
+	}
+	if err := pidfd.Signal(0); err != nil {
+		ns.Close()
+		return nil, err
+	}
+	return ns, nil
+}
+
+// Exec launches one more process in a container.
+func (r *runtime) Exec(ctx context.Context, e *pod.ExecStart) (*pod.Process, error) {
+	join, err := e.Cgroup.Join()
+	if err != nil {
+		return nil, err
+	}
+	defer join.Close()
+	plan, err := r.engine.Exec(ctx, &engine.Exec{Spec: e.Spec, Process: e.Process, Init: e.Init, Join: join})
+	if err != nil {
+		return nil, err
+	}
+	defer plan.Close()
+	return r.launch(ctx, plan, &wire.Launch{
+		ID: e.ID, Kind: wire.Exec, Stdin: wire.Null, Stdout: wire.Given, Stderr: wire.Given,
+		FDs: []wire.PassedFD{{Role: wire.Stdout, FD: e.Stdout}, {Role: wire.Stderr, FD: e.Stderr}},
+	})
+}
+
+// launch sends a plan to the keeper. A failure of the program is told in the plan's words.
+func (r *runtime) launch(ctx context.Context, plan *engine.Plan, l *wire.Launch) (*pod.Process, error) {
+	program, err := plan.Program.Memory()
+	if err != nil {
+		return nil, err
+	}
+	defer program.Close()
+	l.CloneFlags = plan.CloneFlags
+	pass := func(role wire.Role, fd *linux.FD) {
+		if fd != nil {
+			l.FDs = append(l.FDs, wire.PassedFD{Role: role, FD: fd})
+		}
+	}
+	pass(wire.Stage, r.stage.Stage)
+	pass(wire.Program, program)
+	pass(wire.Cgroup, plan.Cgroup)
+	pass(wire.Stdin, plan.Stdin)
+	pass(wire.Stdout, plan.Stdout)
+	pass(wire.Stderr, plan.Stderr)
+	pass(wire.Console, plan.Console)
+	for _, f := range plan.Files {
+		pass(wire.Child, f)
+	}
+	got, err := r.keeper.Launch(ctx, l)
+	var failed *wire.LaunchError
+	if errors.As(err, &failed) && failed.Op >= 0 {
+		return nil, plan.Failure(failed.Op, failed.Errno)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &pod.Process{PID: got.PID, Inode: got.PidfdInode, Started: got.Started, Pidfd: got.Pidfd}, nil
+}
+
+// UserFiles reads an image's /etc/passwd and /etc/group, once an image.
+func (r *runtime) UserFiles(_ context.Context, img *pod.Image) (passwd, group []byte, err error) {
+	r.mu.Lock()
+	had, ok := r.users[img.ID]
+	r.mu.Unlock()
+	if ok {
+		return had.passwd, had.group, nil
+	}
+	var read userFiles
+	for path, into := range map[string]*[]byte{"/etc/passwd": &read.passwd, "/etc/group": &read.group} {
+		b, err := r.engine.ReadRootfsFile(img.Lowers, path, userFileLimit)
+		if err != nil && !errs.Is(err, errs.NotFound) && !errors.Is(err, os.ErrNotExist) && !errors.Is(err, syscall.ENOTDIR) {
+			return nil, nil, err
+		}
+		*into = b
+	}
+	r.mu.Lock()
+	r.users[img.ID] = read
+	r.mu.Unlock()
+	return read.passwd, read.group, nil
+}
+
+// Devices looks devices up on the host.
+func (r *runtime) Devices(hostPath string) ([]specs.LinuxDevice, error) {
+	if !filepath.IsAbs(hostPath) {
+		return nil, errs.New(errs.InvalidArgument, "find device: host_path %q is not absolute", hostPath)
+	}
+	found, err := linux.Devices(hostPath)
+	if err != nil {
+		return nil, errs.As(errs.InvalidArgument, err)
+	}
+	if len(found) == 0 {
+		return nil, errs.New(errs.InvalidArgument, "find device: %s is no device and has none below it", hostPath)
+	}
+	return ociDevices(found), nil
+}
+
+func closeNamespaces(held map[string]*linux.FD) {
+	for _, fd := range held {
+		fd.Close()
+	}
+}
+
+// keeperLink is the keeper as pods see it.
+type keeperLink struct{ *parts }
+
+var _ pod.Supervisor = (*keeperLink)(nil)
+
+// Signal sends a signal to a process the keeper holds.
+func (k *keeperLink) Signal(ctx context.Context, id string, sig syscall.Signal) error {
+	return k.keeper.Signal(ctx, id, sig)
+}
+
+// ReopenLog starts a new log file.
+func (k *keeperLink) ReopenLog(ctx context.Context, id string, dir *linux.FD, base string) error {
+	return k.keeper.ReopenLog(ctx, id, dir, base)
+}
+
+// Processes lists what the keeper holds.
+func (k *keeperLink) Processes(ctx context.Context) ([]pod.Running, error) {
+	held, err := k.keeper.Processes(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("list the keeper's processes: %w", err)
+	}
+	all := make([]pod.Running, 0, len(held))
+	for _, h := range held {
+		r := pod.Running{ID: h.ID, PID: h.PID, Inode: h.PidfdInode}
+		if h.Exit != nil {
+			e := exitOf(h.Exit)
+			r.Exit = &e
+		}
+		all = append(all, r)
+	}
+	return all, nil
+}
+
+// Pidfd returns a handle of a process.
+func (k *keeperLink) Pidfd(ctx context.Context, id string) (*linux.FD, error) {
+	return k.keeper.Pidfd(ctx, id)
+}
+
+// Forget drops an ended process.
+func (k *keeperLink) Forget(ctx context.Context, id string) error {
+	err := k.keeper.Forget(ctx, id)
+	if errs.Is(err, errs.NotFound) {
+		return nil
+	}
+	return err
+}

@@ -1,0 +1,226 @@
+package pod
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strings"
+	"syscall"
+	"time"
+
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"fermata/internal/errs"
+	"fermata/internal/linux"
+	"fermata/internal/spec"
+)
+
+const (
+	// execOutputLimit is what is kept of each stream, EXS-1 (CVE-2022-1708's class); the rest is read and dropped, the command goes on.
+	execOutputLimit = 16 << 20
+	// execDrain is how long output is still read after the command itself has ended while something it left behind holds the pipes
+	// (kubernetes #92057: an exec that never ended).
+	execDrain = 500 * time.Millisecond
+)
+
+// execution is one exec under way.
+type execution struct {
+	ended chan Exit // buffered 1: the teller never waits
+}
+
+// ExecSync runs a command in a running container and returns what it wrote and its exit code. At the timeout (0: none) it is killed with all that
+// it started, and the error is DeadlineExceeded.
+func (m *Manager) ExecSync(ctx context.Context, id string, cmd []string, timeout time.Duration) (*runtimeapi.ExecSyncResponse, error) {
+	if len(cmd) == 0 || cmd[0] == "" {
+		return nil, errs.New(errs.InvalidArgument, "exec in container %s: cmd: empty", id)
+	}
+	c, err := m.findContainer(id)
+	if err != nil {
+		return nil, err
+	}
+	r := c.snapshot()
+	if r.State != StateRun {
+		return nil, errs.New(errs.FailedPrecondition, "exec in container %s: it is %s, not running", c.id, r.State)
+	}
+	if timeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, timeout)
+		defer cancel()
+	}
+	stdout, err := capture()
+	if err != nil {
+		return nil, err
+	}
+	defer stdout.close()
+	stderr, err := capture()
+	if err != nil {
+		return nil, err
+	}
+	defer stderr.close()
+	execID := c.id + "/" + newID()[:16]
+	exit, err := m.execute(ctx, c, &r, execID, cmd, stdout, stderr)
+	if err != nil {
+		return nil, fmt.Errorf("exec %q in container %s: %w", strings.Join(cmd, " "), c.id, err)
+	}
+	stdout.drain()
+	stderr.drain()
+	return &runtimeapi.ExecSyncResponse{Stdout: stdout.kept, Stderr: stderr.kept, ExitCode: int32(exit.Code)}, nil
+}
+
+// execute starts the command and waits for its end or the context's, at which it is killed.
+func (m *Manager) execute(ctx context.Context, c *Container, r *ContainerRecord, execID string, cmd []string, stdout, stderr *captured) (Exit, error) {
+	made, err := m.Records.ReadSpec(r.PodID, r.ID)
+	if err != nil {
+		return Exit{}, err
+	}
+	group, err := m.execGroup(r)
+	if err != nil {
+		return Exit{}, err
+	}
+	init, err := c.init.dup(func() (*linux.FD, error) { return m.Supervisor.Pidfd(ctx, c.id) })
+	if err != nil {
+		return Exit{}, err
+	}
+	defer init.Close()
+	x := &execution{ended: make(chan Exit, 1)}
+	m.mu.Lock()
+	m.execs[execID] = x
+	m.mu.Unlock()
+	c.countExec(1)
+	defer func() {
+		m.mu.Lock()
+		delete(m.execs, execID)
+		m.mu.Unlock()
+		c.countExec(-1)
+		m.forgetLater(execID)
+	}()
+	proc, err := m.Runtime.Exec(ctx, &ExecStart{
+		ID: execID, Spec: made, Process: spec.Process(made, cmd, false), Init: init, Cgroup: group, Stdout: stdout.theirs, Stderr: stderr.theirs,
+	})
+	stdout.started()
+	stderr.started()
+	if err != nil {
+		return Exit{}, err
+	}
+	defer proc.Pidfd.Close()
+	select {
+	case exit := <-x.ended:
+		return exit, nil
+	case <-ctx.Done():
+		m.killExec(c, r, proc)
+		<-x.ended
+		return Exit{}, errs.New(errs.KindOf(ctx.Err()), "command did not end in time and was killed: %w", ctx.Err())
+	}
+}
+
+// killExec ends an exec and everything it started. Execs of a container share a cgroup: it is killed whole when this one is alone in it; beside
+// others, this one's session goes now and what escaped it when the last one ends.
+func (m *Manager) killExec(c *Container, r *ContainerRecord, proc *Process) {
+	ctx, cancel := context.WithTimeout(context.Background(), reapLimit)
+	defer cancel()
+	group, err := m.execGroup(r)
+	if err != nil {
+		m.Log.Error("find the cgroup of an exec", "container", c.id, "error", err)
+		return
+	}
+	if c.countExec(0) == 1 {
+		err = group.Kill(ctx)
+	} else {
+		err = killSession(group.Processes, proc)
+	}
+	if err != nil {
+		m.Log.Error("kill an exec that did not end in time", "container", c.id, "error", err)
+	}
+	if err := proc.Pidfd.Signal(syscall.SIGKILL); err != nil && !linux.IsGone(err) {
+		m.Log.Error("kill an exec that did not end in time", "container", c.id, "error", err)
+	}
+}
+
+// killSession kills those of a cgroup's processes that are in the exec's session or descend from it.
+func killSession(list func() ([]int, error), proc *Process) error {
+	pids, err := list()
+	if err != nil {
+		return err
+	}
+	for _, pid := range linux.SessionMembers(pids, proc.PID) {
+		fd, err := linux.OpenPidfd(pid)
+		if err != nil {
+			continue // ended meanwhile
+		}
+		err = fd.Signal(syscall.SIGKILL)
+		fd.Close()
+		if err != nil && !linux.IsGone(err) {
+			return err
+		}
+	}
+	return nil
+}
+
+// countExec changes the number of execs in the container and returns it.
+func (c *Container) countExec(by int) int {
+	c.pod.mu.Lock()
+	defer c.pod.mu.Unlock()
+	c.execs += by
+	return c.execs
+}
+
+// execEnded tells an exec's waiter how it ended.
+func (m *Manager) execEnded(_ string, e Exit) {
+	m.mu.RLock()
+	x, ok := m.execs[e.ID]
+	m.mu.RUnlock()
+	if !ok {
+		m.forgetLater(e.ID) // the daemon that asked for it is gone
+		return
+	}
+	select {
+	case x.ended <- e:
+	default: // told twice after a reconnect
+	}
+}
+
+// captured is one output stream of an exec being read into memory.
+type captured struct {
+	theirs *linux.FD
+	ours   *os.File
+	done   chan struct{}
+	kept   []byte
+}
+
+// capture makes a pipe and starts reading it.
+func capture() (*captured, error) {
+	r, w, err := linux.OutputPipe()
+	if err != nil {
+		return nil, err
+	}
+	c := &captured{theirs: w, ours: r, done: make(chan struct{})}
+	go c.read()
+	return c, nil
+}
+
+func (c *captured) read() {
+	defer close(c.done)
+	buf := make([]byte, 32<<10)
+	for {
+		n, err := c.ours.Read(buf)
+		c.kept = append(c.kept, buf[:min(n, execOutputLimit-len(c.kept))]...)
+		if err != nil {
+			return // the end, the drain's deadline, or closed
+		}
+	}
+}
+
+// started closes the writing end here, so that the reading one ends with the command.
+func (c *captured) started() { c.theirs.Close() }
+
+// drain waits for the stream's end, but not for long.
+func (c *captured) drain() {
+	c.ours.SetReadDeadline(time.Now().Add(execDrain))
+	<-c.done
+}
+
+func (c *captured) close() {
+	c.theirs.Close()
+	c.ours.Close()
+	<-c.done
+}

@@ -1,0 +1,85 @@
+package pod
+
+import (
+	"context"
+	"sync"
+
+	"fermata/internal/errs"
+)
+
+// flights are the creations under way, by name: an equal request joins the one in the air instead of being told that a name is reserved
+// (the oldest complaint about other runtimes, containerd #4604).
+type flights struct {
+	mu   sync.Mutex
+	air  map[string]*flight
+	done sync.WaitGroup
+}
+
+type flight struct {
+	request string
+	waiters int
+	landed  chan struct{}
+	id      string
+	err     error
+}
+
+// join runs create once for everybody who asks for the same name with the same request, apart from any one caller's end. claim is called
+// for the result, before the first caller is answered, if anybody still waits; abandon if nobody does.
+func (f *flights) join(ctx context.Context, name, request string, ops flightOps) (string, error) {
+	f.mu.Lock()
+	if f.air == nil {
+		f.air = map[string]*flight{}
+	}
+	fl, flying := f.air[name]
+	switch {
+	case flying && fl.request != request:
+		f.mu.Unlock()
+		return "", errs.New(errs.AlreadyExists, "create %s: another request with this name and other contents is being carried out; wait for it or use another attempt number", name)
+	case !flying:
+		fl = &flight{request: request, landed: make(chan struct{})}
+		f.air[name] = fl
+		f.done.Add(1)
+		go f.fly(context.WithoutCancel(ctx), name, fl, ops)
+	}
+	fl.waiters++
+	f.mu.Unlock()
+
+	select {
+	case <-fl.landed:
+		return fl.id, fl.err
+	case <-ctx.Done():
+		f.mu.Lock()
+		fl.waiters--
+		f.mu.Unlock()
+		return "", errs.New(errs.KindOf(ctx.Err()), "create %s: the caller gave up (%w); the same request again joins or gets the result", name, ctx.Err())
+	}
+}
+
+// flightOps are the three things a creation can be asked to do.
+type flightOps struct {
+	create  func(context.Context) (string, error)
+	claim   func(id string) error
+	abandon func(id string)
+}
+
+func (f *flights) fly(ctx context.Context, name string, fl *flight, ops flightOps) {
+	defer f.done.Done()
+	id, err := ops.create(ctx)
+	f.mu.Lock()
+	wanted := fl.waiters > 0
+	f.mu.Unlock()
+	if err == nil && wanted {
+		err = ops.claim(id)
+	}
+	f.mu.Lock()
+	fl.id, fl.err = id, err
+	delete(f.air, name)
+	close(fl.landed)
+	f.mu.Unlock()
+	if err == nil && !wanted {
+		ops.abandon(id)
+	}
+}
+
+// wait returns when nothing is in the air any more.
+func (f *flights) wait() { f.done.Wait() }

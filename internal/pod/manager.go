@@ -1,0 +1,277 @@
+package pod
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"fermata/internal/cgroup"
+	"fermata/internal/errs"
+	"fermata/internal/spec"
+)
+
+// Unclaimed is how long a sandbox or container lives whose caller gave up before it was ready. An equal request within that time claims it.
+const Unclaimed = 2 * time.Minute
+
+// Options is what a Manager is made of. All members are needed.
+type Options struct {
+	// Root holds pods' records and writable layers, State their files in memory (hosts, resolv.conf).
+	Root, State string
+	// CgroupParent is where pods go whose request names no parent.
+	CgroupParent string
+	// BootID tells this boot of the machine from another.
+	BootID string
+
+	Cgroups    *cgroup.Tree
+	Images     Images
+	Network    Network
+	Runtime    Runtime
+	Supervisor Supervisor
+	Records    Records
+	Facts      spec.Facts
+	Handlers   []string
+	Log        *slog.Logger
+}
+
+// Manager knows the node's pods and moves them. Its methods are safe for concurrent use.
+type Manager struct {
+	Options
+
+	mu         sync.RWMutex // guards the three maps, not what they point to
+	pods       map[string]*Pod
+	containers map[string]*Container
+	execs      map[string]*execution
+	flights    flights
+
+	// background counts reaping and other work that outlives a call.
+	background sync.WaitGroup
+	ctx        context.Context // ends with Close; background work's
+	cancel     context.CancelFunc
+}
+
+// New makes a Manager that knows no pods yet; call [Manager.Recover] before serving.
+func New(o Options) *Manager {
+	ctx, cancel := context.WithCancel(context.Background())
+	return &Manager{
+		Options: o, ctx: ctx, cancel: cancel,
+		pods: map[string]*Pod{}, containers: map[string]*Container{}, execs: map[string]*execution{},
+	}
+}
+
+// Close waits for the work in the background. Pods stay as they are: a daemon's end is none of theirs.
+func (m *Manager) Close() {
+	m.flights.wait()
+	m.cancel()
+	m.background.Wait()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, c := range m.containers {
+		c.closeInit()
+	}
+}
+
+// Pod is one sandbox and its containers.
+type Pod struct {
+	id string
+	// op serialises what changes the sandbox as a whole; waiting for it ends with the waiter's context.
+	op lock
+
+	mu         sync.Mutex // guards all below, here and in every container of the pod; never held while waiting
+	record     PodRecord
+	containers map[string]*Container
+	// pauseGone is closed when the pause process has ended and been folded in; nil when none runs.
+	pauseGone chan struct{}
+	visible   bool
+}
+
+// Container is one container of a pod. Its pod's mutex guards its members.
+type Container struct {
+	id  string
+	pod *Pod
+	op  lock
+
+	record ContainerRecord
+	// gone is closed when the process has ended, its exit is recorded and its cgroup is empty; made at start.
+	gone chan struct{}
+	// early is an exit that arrived before the start's own answer.
+	early   *Exit
+	visible bool
+	init    initHandle
+	execs   int // running
+	layer   layerUsage
+}
+
+// lock is a mutex whose waiters can give up.
+type lock chan struct{}
+
+func newLock() lock { return make(lock, 1) }
+
+func (l lock) acquire(ctx context.Context) error {
+	select {
+	case l <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (l lock) release() { <-l }
+
+// newID makes a 64-digit hexadecimal ID that no name can be guessed from.
+func newID() string {
+	var b [32]byte
+	rand.Read(b[:]) // never fails: crypto/rand since Go 1.24
+	return hex.EncodeToString(b[:])
+}
+
+// digest identifies a request byte for byte.
+func digest(parts ...proto.Message) string {
+	h := sha256.New()
+	for _, p := range parts {
+		b, err := proto.MarshalOptions{Deterministic: true}.Marshal(p)
+		if err != nil {
+			b = []byte(err.Error()) // invalid UTF-8 in a string: such requests equal nothing but themselves
+		}
+		fmt.Fprintf(h, "%d:", len(b))
+		h.Write(b)
+	}
+	return hex.EncodeToString(h.Sum(nil))
+}
+
+// podName is a sandbox's identity: who asks for it again means the same one.
+func podName(md *runtimeapi.PodSandboxMetadata) string {
+	return fmt.Sprintf("%s_%s_%s_%d", md.GetName(), md.GetNamespace(), md.GetUid(), md.GetAttempt())
+}
+
+// findPod finds a visible pod by its ID or a prefix that only one has.
+func (m *Manager) findPod(id string) (*Pod, error) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	return find(m.pods, "pod sandbox", id, func(p *Pod) bool { return p.isVisible() })
+}
+
+// findContainer finds a visible container by its ID or a prefix that only one has.
+func (m *Manager) findContainer(id string) (*Container, error) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	return find(m.containers, "container", id, func(c *Container) bool { return c.isVisible() })
+}
+
+func find[T any](all map[string]T, kind, id string, visible func(T) bool) (found T, err error) {
+	if id == "" {
+		return found, errs.New(errs.InvalidArgument, "find %s: no ID given", kind)
+	}
+	if x, ok := all[id]; ok && visible(x) {
+		return x, nil
+	}
+	matches := 0
+	for full, x := range all {
+		if strings.HasPrefix(full, id) && visible(x) {
+			found, matches = x, matches+1
+		}
+	}
+	switch matches {
+	case 1:
+		return found, nil
+	case 0:
+		return found, errs.New(errs.NotFound, "find %s %q: no such %s", kind, id, kind)
+	}
+	return found, errs.New(errs.InvalidArgument, "find %s %q: %d begin so, give more digits", kind, id, matches)
+}
+
+func (p *Pod) isVisible() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.visible
+}
+
+func (c *Container) isVisible() bool {
+	c.pod.mu.Lock()
+	defer c.pod.mu.Unlock()
+	return c.visible
+}
+
+// update changes a pod's record: the change is on disk before anyone sees it, and undone where it cannot be written.
+func (m *Manager) updatePod(p *Pod, change func(*PodRecord) error) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	next := p.record
+	if err := change(&next); err != nil {
+		return err
+	}
+	if err := m.Records.WritePod(&next); err != nil {
+		return err
+	}
+	p.record = next
+	return nil
+}
+
+// updateContainer is updatePod for a container.
+func (m *Manager) updateContainer(c *Container, change func(*ContainerRecord) error) error {
+	c.pod.mu.Lock()
+	defer c.pod.mu.Unlock()
+	next := c.record
+	if err := change(&next); err != nil {
+		return err
+	}
+	if err := m.Records.WriteContainer(&next, nil); err != nil {
+		return err
+	}
+	c.record = next
+	return nil
+}
+
+// notePod records a fact: something that has happened and is so whether it can be written or not.
+func (m *Manager) notePod(p *Pod, change func(*PodRecord)) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	change(&p.record)
+	if err := m.Records.WritePod(&p.record); err != nil {
+		m.Log.Error("record what happened to a pod", "pod", p.id, "error", err)
+	}
+}
+
+// noteContainer is notePod for a container.
+func (m *Manager) noteContainer(c *Container, change func(*ContainerRecord)) {
+	c.pod.mu.Lock()
+	defer c.pod.mu.Unlock()
+	change(&c.record)
+	if err := m.Records.WriteContainer(&c.record, nil); err != nil {
+		m.Log.Error("record what happened to a container", "container", c.id, "error", err)
+	}
+}
+
+// snapshot returns a copy of the pod's record.
+func (p *Pod) snapshot() PodRecord {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.record
+}
+
+func (c *Container) snapshot() ContainerRecord {
+	c.pod.mu.Lock()
+	defer c.pod.mu.Unlock()
+	return c.record
+}
+
+// stage runs one named step and notes its times; its error names the step.
+func stage(log *[]Stage, name string, do func() error) error {
+	s := Stage{Name: name, Start: time.Now()}
+	err := do()
+	s.End = time.Now()
+	if err != nil {
+		s.Error = err.Error()
+		err = fmt.Errorf("%s: %w", name, err)
+	}
+	*log = append(*log, s)
+	return err
+}

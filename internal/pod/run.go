@@ -1,0 +1,331 @@
+package pod
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"fermata/internal/cgroup"
+	"fermata/internal/errs"
+	"fermata/internal/spec"
+	"fermata/internal/undo"
+)
+
+// RunPodSandbox makes a sandbox that is ready when it returns: namespaces, pause, network. The same request again joins or gets the same ID.
+func (m *Manager) RunPodSandbox(ctx context.Context, req *runtimeapi.RunPodSandboxRequest) (string, error) {
+	if err := m.checkSandbox(req); err != nil {
+		return "", err
+	}
+	name := podName(req.GetConfig().GetMetadata())
+	request := digest(req)
+	return m.flights.join(ctx, "pod "+name, request, flightOps{
+		create:  func(ctx context.Context) (string, error) { return m.runOrFind(ctx, req, name, request) },
+		claim:   m.claimPod,
+		abandon: func(id string) { m.removeLater(id, m.abandonPod) },
+	})
+}
+
+// checkSandbox refuses what can never work, before anything is done.
+func (m *Manager) checkSandbox(req *runtimeapi.RunPodSandboxRequest) error {
+	config := req.GetConfig()
+	md := config.GetMetadata()
+	bad := func(field, why string) error {
+		return errs.New(errs.InvalidArgument, "run pod sandbox: %s: %s", field, why)
+	}
+	switch {
+	case config == nil:
+		return bad("config", "missing")
+	case md == nil:
+		return bad("config.metadata", "missing")
+	case md.GetName() == "" || md.GetNamespace() == "" || md.GetUid() == "":
+		return bad("config.metadata", "name, namespace and uid must not be empty")
+	case !slices.Contains(m.Handlers, req.GetRuntimeHandler()):
+		return bad("runtime_handler", fmt.Sprintf("no handler %q here; there are %q", req.GetRuntimeHandler(), m.Handlers))
+	case config.GetLogDirectory() != "" && !filepath.IsAbs(config.GetLogDirectory()):
+		return bad("config.log_directory", fmt.Sprintf("%q is not absolute", config.GetLogDirectory()))
+	}
+	if err := checkSandboxSecurity(config); err != nil {
+		return err
+	}
+	_, err := cgroupParent(config.GetLinux().GetCgroupParent(), m.CgroupParent)
+	return err
+}
+
+// checkSandboxSecurity refuses identities, namespaces and sysctls that cannot be.
+func checkSandboxSecurity(config *runtimeapi.PodSandboxConfig) error {
+	sc := config.GetLinux().GetSecurityContext()
+	if sc.GetRunAsGroup() != nil && sc.GetRunAsUser() == nil {
+		return errs.New(errs.InvalidArgument, "run pod sandbox: linux.security_context.run_as_group: set without run_as_user")
+	}
+	ns := namespaces(config)
+	if err := spec.CheckUserNamespace(ns.GetUsernsOptions()); err != nil {
+		return fmt.Errorf("run pod sandbox: %w", err)
+	}
+	if err := spec.CheckHostname(podHostname(config)); err != nil {
+		return fmt.Errorf("run pod sandbox: %w", err)
+	}
+	hostIPC := ns.GetIpc() == runtimeapi.NamespaceMode_NODE
+	if err := spec.CheckSysctls(config.GetLinux().GetSysctls(), hostNetwork(config), hostIPC); err != nil {
+		return fmt.Errorf("run pod sandbox: %w", err)
+	}
+	return nil
+}
+
+// cgroupParent is where a pod's cgroups go, always absolute and clean.
+func cgroupParent(asked, otherwise string) (string, error) {
+	if asked == "" {
+		return otherwise, nil
+	}
+	if slices.Contains(strings.Split(asked, "/"), "..") || strings.ContainsAny(asked, "\x00\n") {
+		return "", errs.New(errs.InvalidArgument, "run pod sandbox: config.linux.cgroup_parent: %q is no cgroup path", asked)
+	}
+	return filepath.Clean("/" + asked), nil
+}
+
+// runOrFind returns an equal pod that is ready, or makes one.
+func (m *Manager) runOrFind(ctx context.Context, req *runtimeapi.RunPodSandboxRequest, name, request string) (string, error) {
+	for _, p := range m.allPods() {
+		r := p.snapshot()
+		if podName(r.Config.M.GetMetadata()) != name || r.State == Removing {
+			continue
+		}
+		if r.State == Ready && r.Request == request {
+			return r.ID, nil
+		}
+		if !r.Claimed { // left by a caller who gave up, and not what is wanted now
+			if err := m.remove(ctx, p); err != nil {
+				return "", err
+			}
+			continue
+		}
+		return "", errs.New(errs.AlreadyExists, "run pod sandbox %s: sandbox %s has this name and is %s; remove it or use another attempt number", name, r.ID, r.State)
+	}
+	p := &Pod{id: newID(), op: newLock(), containers: map[string]*Container{}}
+	p.record = PodRecord{
+		ID: p.id, State: Preparing, Config: wrap(req.GetConfig()), Handler: req.GetRuntimeHandler(), Request: request,
+		Created: time.Now(), BootID: m.BootID,
+	}
+	return p.id, m.run(ctx, p)
+}
+
+// run is the pipeline of a sandbox's start. If what was done cannot be undone the sandbox stays, visible and not ready, for the kubelet to remove.
+func (m *Manager) run(ctx context.Context, p *Pod) (err error) {
+	if err := p.op.acquire(ctx); err != nil {
+		return err
+	}
+	defer p.op.release()
+	r := p.snapshot()
+	config := r.Config.M
+	parent, err := cgroupParent(config.GetLinux().GetCgroupParent(), m.CgroupParent)
+	if err != nil {
+		return err
+	}
+	r.Cgroup = filepath.Join(parent, r.ID)
+	r.Attached = !hostNetwork(config)
+
+	var u undo.Stack
+	defer func() {
+		if err != nil {
+			err = m.unwind(ctx, p, &u, err)
+		}
+	}()
+	var group *cgroup.Group
+	steps := []struct {
+		name string
+		do   func() error
+	}{
+		{"record", func() error {
+			u.Push("record", func(context.Context) error { return m.dropPod(p) })
+			p.record = r
+			m.mu.Lock()
+			m.pods[p.id] = p
+			m.mu.Unlock()
+			return m.Records.WritePod(&r)
+		}},
+		{"files", func() error {
+			u.Push("files", func(context.Context) error { return os.RemoveAll(m.podState(p.id)) })
+			return m.writePodFiles(p.id, config)
+		}},
+		{"cgroup", func() error {
+			u.Push("cgroup", func(ctx context.Context) error { return m.removeCgroup(ctx, r.Cgroup) })
+			group, err = m.Cgroups.Create(r.Cgroup)
+			return err
+		}},
+		{"pause", func() error {
+			u.Push("pause", func(ctx context.Context) error { return m.endPause(ctx, p) })
+			return m.startPause(ctx, p, &r, group)
+		}},
+		{"network", func() error {
+			if !r.Attached {
+				return nil
+			}
+			u.Push("network", func(ctx context.Context) error { return m.Network.Detach(ctx, p.id) })
+			r.IPs, err = m.Network.Attach(ctx, p.id, config)
+			return err
+		}},
+		{"hosts", func() error { return m.writeHosts(p.id, config, r.IPs) }},
+		{"ready", func() error {
+			return m.updatePod(p, func(now *PodRecord) error {
+				if now.State != Preparing { // pause died meanwhile
+					return errs.New(errs.Internal, "pause ended while the sandbox was being made: %s", now.Message)
+				}
+				now.IPs, now.Pause, now.Stages, now.State = r.IPs, r.Pause, r.Stages, Ready
+				return nil
+			})
+		}},
+	}
+	for _, s := range steps {
+		if err := stage(&r.Stages, s.name, s.do); err != nil {
+			return fmt.Errorf("run pod sandbox %s: %w", podName(config.GetMetadata()), err)
+		}
+	}
+	u.Commit()
+	return nil
+}
+
+// unwind undoes a failed start.
+func (m *Manager) unwind(ctx context.Context, p *Pod, u *undo.Stack, cause error) error {
+	left := u.Rollback(ctx)
+	if left == nil {
+		return cause
+	}
+	err := m.updatePod(p, func(r *PodRecord) error {
+		r.State, r.Reason, r.Message, r.Claimed = NotReady, "CleanupIncomplete", left.Error(), true
+		return nil
+	})
+	p.mu.Lock()
+	p.visible = true
+	p.mu.Unlock()
+	m.mu.Lock()
+	m.pods[p.id] = p
+	m.mu.Unlock()
+	if err != nil {
+		m.Log.Error("record a sandbox that could not be cleaned up", "pod", p.id, "error", err)
+	}
+	return fmt.Errorf("%w (and %v)", cause, left)
+}
+
+// startPause launches the pod's first process and registers for its end before it can happen.
+func (m *Manager) startPause(ctx context.Context, p *Pod, r *PodRecord, group *cgroup.Group) error {
+	gone := make(chan struct{})
+	p.mu.Lock()
+	p.pauseGone = gone
+	p.mu.Unlock()
+	proc, err := m.Runtime.StartSandbox(ctx, &SandboxStart{ID: p.id, Config: r.Config.M, Hostname: podHostname(r.Config.M), Cgroup: group})
+	if err != nil {
+		p.mu.Lock()
+		p.pauseGone = nil
+		p.mu.Unlock()
+		return err
+	}
+	r.Pause = Recorded{PID: proc.PID, Inode: proc.Inode}
+	return proc.Pidfd.Close()
+}
+
+// endPause kills the pause process, if one runs, waits for its end and forgets it.
+func (m *Manager) endPause(ctx context.Context, p *Pod) error {
+	p.mu.Lock()
+	gone := p.pauseGone
+	p.mu.Unlock()
+	if gone != nil {
+		err := m.Supervisor.Signal(ctx, p.id, syscall.SIGKILL)
+		if err != nil && !errs.Is(err, errs.NotFound) {
+			return err
+		}
+		if err == nil {
+			select {
+			case <-gone:
+			case <-ctx.Done():
+				return fmt.Errorf("wait for the end of pause: %w", ctx.Err())
+			}
+		}
+	}
+	return m.Supervisor.Forget(ctx, p.id)
+}
+
+// claimPod gives a pod to its caller: recorded before the answer, visible with it.
+func (m *Manager) claimPod(id string) error {
+	p, err := m.anyPod(id)
+	if err != nil {
+		return err
+	}
+	if p.isVisible() {
+		return nil
+	}
+	if err := m.updatePod(p, func(r *PodRecord) error { r.Claimed = true; return nil }); err != nil {
+		return err
+	}
+	p.mu.Lock()
+	p.visible = true
+	p.mu.Unlock()
+	return nil
+}
+
+// abandonPod removes a pod that nobody claimed in time.
+func (m *Manager) abandonPod(ctx context.Context, id string) error {
+	p, err := m.anyPod(id)
+	if err != nil || p.snapshot().Claimed {
+		return nil //nolint:nilerr // gone already: nothing to remove
+	}
+	return m.remove(ctx, p)
+}
+
+// removeLater runs remove for an ID after [Unclaimed], unless the manager closes first.
+func (m *Manager) removeLater(id string, remove func(context.Context, string) error) {
+	m.background.Go(func() {
+		t := time.NewTimer(Unclaimed)
+		defer t.Stop()
+		select {
+		case <-m.ctx.Done():
+			return
+		case <-t.C:
+		}
+		if err := remove(m.ctx, id); err != nil {
+			m.Log.Error("remove what nobody claimed", "id", id, "error", err)
+		}
+	})
+}
+
+// anyPod finds a pod by its whole ID, visible or not.
+func (m *Manager) anyPod(id string) (*Pod, error) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	if p, ok := m.pods[id]; ok {
+		return p, nil
+	}
+	return nil, errs.New(errs.NotFound, "find pod sandbox %q: no such pod sandbox", id)
+}
+
+func (m *Manager) allPods() []*Pod {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	return slices.Collect(maps.Values(m.pods))
+}
+
+// dropPod takes a pod out of memory and off the disk.
+func (m *Manager) dropPod(p *Pod) error {
+	m.mu.Lock()
+	delete(m.pods, p.id)
+	m.mu.Unlock()
+	return os.RemoveAll(m.podDir(p.id))
+}
+
+func (m *Manager) podDir(id string) string   { return filepath.Join(m.Root, "pods", id) }
+func (m *Manager) podState(id string) string { return filepath.Join(m.State, "pods", id) }
+
+// removeCgroup kills what is left in a cgroup and removes it.
+func (m *Manager) removeCgroup(ctx context.Context, path string) error {
+	g := m.Cgroups.Group(path)
+	if err := g.Kill(ctx); err != nil {
+		return err
+	}
+	return g.Remove(ctx)
+}

@@ -1,0 +1,134 @@
+package pod
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+
+	"fermata/internal/errs"
+)
+
+// StopPodSandbox kills the sandbox's containers, gives its network back and ends its pause. Unknown and stopped sandboxes are fine.
+func (m *Manager) StopPodSandbox(ctx context.Context, id string) error {
+	p, err := m.findPod(id)
+	if errs.Is(err, errs.NotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if err := p.op.acquire(ctx); err != nil {
+		return err
+	}
+	defer p.op.release()
+	return m.stop(ctx, p)
+}
+
+// stop is the pipeline of a sandbox's end. It can be run again at any point; each step does only what is left to do. Called with p.op held.
+func (m *Manager) stop(ctx context.Context, p *Pod) error {
+	err := m.updatePod(p, func(r *PodRecord) error {
+		if r.State == NotReady || r.State == Removing {
+			return nil
+		}
+		if err := move(podMoves, "pod sandbox "+r.ID, r.State, NotReady); err != nil {
+			return err
+		}
+		r.State, r.Reason = NotReady, "Stopped"
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	// From here on nobody can create or start a container in it: both look at the state under the pod's lock.
+	if err := m.killContainers(ctx, p); err != nil {
+		return fmt.Errorf("stop pod sandbox %s: %w", p.id, err)
+	}
+	if err := m.detach(ctx, p); err != nil {
+		// A network that does not answer must not keep a pod from stopping (SPS-2): it is asked again at removal and by the network's own
+		// reconciliation, which frees whatever has no live sandbox.
+		m.Log.Error("give back the network of a stopped pod", "pod", p.id, "error", err)
+	}
+	if err := m.endPause(ctx, p); err != nil {
+		return fmt.Errorf("stop pod sandbox %s: %w", p.id, err)
+	}
+	return m.removeCgroup(ctx, p.snapshot().Cgroup)
+}
+
+// killContainers kills every container of a pod at once and waits until nothing of them runs.
+func (m *Manager) killContainers(ctx context.Context, p *Pod) error {
+	var wg sync.WaitGroup
+	all := p.allContainers()
+	failed := make([]error, len(all))
+	for i, c := range all {
+		wg.Go(func() { failed[i] = m.kill(ctx, c) })
+	}
+	wg.Wait()
+	return errors.Join(failed...)
+}
+
+// detach gives the network back, once.
+func (m *Manager) detach(ctx context.Context, p *Pod) error {
+	if !p.snapshot().Attached {
+		return nil
+	}
+	if err := m.Network.Detach(ctx, p.id); err != nil {
+		return err
+	}
+	return m.updatePod(p, func(r *PodRecord) error { r.Attached = false; return nil })
+}
+
+// RemovePodSandbox stops the sandbox, removes its containers and forgets it. Unknown is fine.
+func (m *Manager) RemovePodSandbox(ctx context.Context, id string) error {
+	p, err := m.findPod(id)
+	if errs.Is(err, errs.NotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return m.remove(ctx, p)
+}
+
+// remove is RemovePodSandbox for any pod, visible or not.
+func (m *Manager) remove(ctx context.Context, p *Pod) error {
+	if err := p.op.acquire(ctx); err != nil {
+		return err
+	}
+	defer p.op.release()
+	if p.snapshot().State == Removing {
+		return nil // another call did it while this one waited
+	}
+	if err := m.stop(ctx, p); err != nil {
+		return err
+	}
+	for _, c := range p.allContainers() {
+		if err := m.removeContainer(ctx, c); err != nil {
+			return fmt.Errorf("remove pod sandbox %s: %w", p.id, err)
+		}
+	}
+	if err := m.detach(ctx, p); err != nil {
+		m.Log.Error("give back the network of a removed pod; its reconciliation will", "pod", p.id, "error", err)
+	}
+	if err := m.updatePod(p, func(r *PodRecord) error { r.State = Removing; return nil }); err != nil {
+		return err
+	}
+	p.mu.Lock()
+	p.visible = false
+	p.mu.Unlock()
+	if err := os.RemoveAll(m.podState(p.id)); err != nil {
+		return fmt.Errorf("remove pod sandbox %s: %w", p.id, err)
+	}
+	return m.dropPod(p)
+}
+
+func (p *Pod) allContainers() []*Container {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	all := make([]*Container, 0, len(p.containers))
+	for _, c := range p.containers {
+		all = append(all, c)
+	}
+	return all
+}

@@ -1,0 +1,112 @@
+package pod
+
+import (
+	"context"
+	"fmt"
+	"syscall"
+	"time"
+
+	"fermata/internal/errs"
+)
+
+// StopContainer asks a container to end and kills it when its grace is over (0: at once). It returns when nothing of the container runs.
+//
+// The signal is sent once however often this is called; each call's own grace counts, so a later, shorter one shortens (STP-4, STP-5). A
+// caller that gives up kills nothing.
+func (m *Manager) StopContainer(ctx context.Context, id string, grace time.Duration) error {
+	c, err := m.findContainer(id)
+	if errs.Is(err, errs.NotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if grace <= 0 {
+		return m.kill(ctx, c)
+	}
+	if err := c.op.acquire(ctx); err != nil { // a start under way ends first
+		return err
+	}
+	err = m.askToEnd(ctx, c)
+	c.op.release()
+	if err != nil {
+		return fmt.Errorf("stop container %s: %w", c.id, err)
+	}
+	gone := c.running()
+	if gone == nil {
+		return nil
+	}
+	t := time.NewTimer(grace)
+	defer t.Stop()
+	select {
+	case <-gone:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("stop container %s: wait for its end: %w", c.id, ctx.Err())
+	case <-t.C:
+		return m.kill(ctx, c)
+	}
+}
+
+// askToEnd sends the stop signal, the first time.
+func (m *Manager) askToEnd(ctx context.Context, c *Container) error {
+	r := c.snapshot()
+	if r.State != StateRun || r.Signalled {
+		return nil
+	}
+	if err := m.updateContainer(c, func(r *ContainerRecord) error { r.Signalled = true; return nil }); err != nil {
+		return err
+	}
+	sig := r.StopSignal
+	if sig == 0 {
+		sig = syscall.SIGTERM
+	}
+	if err := m.Supervisor.Signal(ctx, c.id, sig); err != nil && !errs.Is(err, errs.NotFound) {
+		return err
+	}
+	return nil
+}
+
+// RemoveContainer kills a container if it runs and removes all of it but its log. Unknown is fine.
+func (m *Manager) RemoveContainer(ctx context.Context, id string) error {
+	c, err := m.findContainer(id)
+	if errs.Is(err, errs.NotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return m.removeContainer(ctx, c)
+}
+
+func (m *Manager) removeContainer(ctx context.Context, c *Container) error {
+	if err := m.kill(ctx, c); err != nil {
+		return fmt.Errorf("remove container %s: %w", c.id, err)
+	}
+	if err := c.op.acquire(ctx); err != nil {
+		return err
+	}
+	defer c.op.release()
+	state := c.snapshot().State
+	switch state {
+	case Removing:
+		return nil // another call did it while this one waited
+	case Starting, StateRun:
+		return errs.New(errs.FailedPrecondition, "remove container %s: it was started meanwhile", c.id)
+	}
+	if err := m.updateContainer(c, func(r *ContainerRecord) error {
+		err := move(containerMoves, "container "+r.ID, r.State, Removing)
+		r.State = Removing
+		return err
+	}); err != nil {
+		return err
+	}
+	c.pod.mu.Lock()
+	c.visible = false
+	c.pod.mu.Unlock()
+	if err := m.Images.Release(c.id); err != nil {
+		return fmt.Errorf("remove container %s: %w", c.id, err)
+	}
+	c.closeInit()
+	return m.dropContainer(c)
+}

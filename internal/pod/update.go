@@ -1,0 +1,97 @@
+package pod
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+
+	"google.golang.org/protobuf/proto"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"fermata/internal/errs"
+	"fermata/internal/spec"
+)
+
+// UpdateContainerResources changes the limits that are set in the request (UCR-1): all of them or, on an error, none.
+func (m *Manager) UpdateContainerResources(ctx context.Context, id string, change *runtimeapi.LinuxContainerResources) error {
+	c, err := m.findContainer(id)
+	if err != nil {
+		return err
+	}
+	if change == nil {
+		return errs.New(errs.InvalidArgument, "update resources of container %s: linux: missing", c.id)
+	}
+	if err := c.op.acquire(ctx); err != nil {
+		return err
+	}
+	defer c.op.release()
+	r := c.snapshot()
+	if r.State != Created && r.State != StateRun {
+		return errs.New(errs.FailedPrecondition, "update resources of container %s: it is %s", c.id, r.State)
+	}
+	merged := mergeResources(r.Resources.M, change)
+	made, err := m.Records.ReadSpec(r.PodID, r.ID)
+	if err != nil {
+		return err
+	}
+	limits, err := spec.Resources(merged, m.Facts)
+	if err != nil {
+		return fmt.Errorf("update resources of container %s: %w", c.id, err)
+	}
+	before := *made.Linux.Resources
+	limits.Devices = before.Devices
+	if r.State == StateRun {
+		group := m.Cgroups.Group(r.Cgroup)
+		if err := group.Apply(limits); err != nil {
+			if undone := group.Apply(&before); undone != nil {
+				err = fmt.Errorf("%w (and put the old limits back: %v)", err, undone)
+			}
+			return fmt.Errorf("update resources of container %s: %w", c.id, err)
+		}
+	}
+	made.Linux.Resources = limits
+	c.pod.mu.Lock()
+	defer c.pod.mu.Unlock()
+	next := c.record
+	next.Resources = wrap(merged)
+	if err := m.Records.WriteContainer(&next, made); err != nil {
+		return err
+	}
+	c.record = next
+	return nil
+}
+
+// mergeResources lays what is set in change over a copy of had. Zero means "as before", a list or map that is not empty replaces the old one.
+func mergeResources(had, change *runtimeapi.LinuxContainerResources) *runtimeapi.LinuxContainerResources {
+	merged := &runtimeapi.LinuxContainerResources{}
+	if had != nil {
+		merged = proto.Clone(had).(*runtimeapi.LinuxContainerResources)
+	}
+	if len(change.GetHugepageLimits()) > 0 {
+		merged.HugepageLimits = nil
+	}
+	proto.Merge(merged, change)
+	return merged
+}
+
+// ReopenContainerLog makes the running container's log go on in a new file of the same name (RCL-1).
+func (m *Manager) ReopenContainerLog(ctx context.Context, id string) error {
+	c, err := m.findContainer(id)
+	if err != nil {
+		return err
+	}
+	r := c.snapshot()
+	if r.State != StateRun {
+		return errs.New(errs.FailedPrecondition, "reopen log of container %s: it is %s, not running", c.id, r.State)
+	}
+	base := c.pod.snapshot().Config.M.GetLogDirectory()
+	if base == "" || r.Config.M.GetLogPath() == "" {
+		return nil // nothing is logged
+	}
+	dir, err := openLogDir(base, filepath.Dir(r.Config.M.GetLogPath()))
+	if err != nil {
+		return fmt.Errorf("reopen log of container %s: %w", c.id, err)
+	}
+	defer dir.Close()
+	return m.Supervisor.ReopenLog(ctx, c.id, dir, filepath.Base(r.LogPath))
+}
