@@ -6,7 +6,8 @@ GO      ?= go
 PREFIX  ?= /usr/local
 DESTDIR ?=
 UNITDIR ?= /lib/systemd/system
-VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unversioned)
+# A release sets this; otherwise the commit is told.
+VERSION ?= 0.1.0-dev+$(shell git describe --always --dirty --exclude "*" 2>/dev/null || echo unversioned)
 # Where `make run` keeps everything: state, images, sockets, logs.
 SCRATCH ?= /tmp/fermata-run
 # How long `make fuzz` spends on each fuzzer.
@@ -27,7 +28,7 @@ build: ## bin/fermata (daemon and command line, one file) and bin/fermata-keeper
 	@mkdir -p bin
 	$(GO) build -trimpath -ldflags "-s -w" -o bin/fermata-keeper ./cmd/fermata-keeper
 	@cmp -s bin/fermata-keeper $(EMBEDDED) || cp bin/fermata-keeper $(EMBEDDED)
-	$(GO) build -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o bin/fermata ./cmd/fermata
+	$(GO) build -trimpath -ldflags "-s -w -X fermata/internal/daemon.Version=$(VERSION)" -o bin/fermata ./cmd/fermata
 
 .PHONY: run
 run: build ## a daemon of its own in SCRATCH with a pod of two containers, shown and explained (root)

@@ -7,17 +7,20 @@ import (
 	"os/signal"
 	"syscall"
 
-	"fermata/internal/cli"
-)
+	"golang.org/x/term"
 
-// version is set by the Makefile: -ldflags "-X main.version=…".
-var version = "unversioned"
+	"fermata/internal/cli"
+	"fermata/internal/daemon"
+)
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	code := cli.Main(ctx, os.Args[1:], cli.Env{
 		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr,
-		Version: version,
+		Terminal: term.IsTerminal(int(os.Stderr.Fd())),
+		Address:  os.Getenv("FERMATA_ADDRESS"),
+		Version:  daemon.Version,
+		Daemon:   daemon.Run,
 	})
 	stop()
 	os.Exit(code)

@@ -23,7 +23,7 @@ func check(cfg *Config, from origin) error {
 			continue
 		}
 		if err := checkValue(o.Kind, value); err != nil {
-			return errs.New(errs.InvalidArgument, "%s: %q: %w", from[o.Flag], value, err)
+			return errs.New(errs.InvalidArgument, "%s: %s %q: %w", from[o.Flag], o.Kind, value, err)
 		}
 	}
 	return nil

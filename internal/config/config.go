@@ -41,6 +41,8 @@ type Config struct {
 	CNIConfDir, CNIBinDir, CNICacheDir string
 	// LogLevel is one of debug, info, warn, error.
 	LogLevel string
+
+	from origin
 }
 
 // Socket returns the path of the CRI socket.

@@ -45,7 +45,19 @@ func Load(args []string) (*Config, error) {
 	if err := check(cfg, from); err != nil {
 		return nil, err
 	}
+	cfg.from = from
 	return cfg, derive(cfg, from)
+}
+
+// Value returns an option's value.
+func (c *Config) Value(o Option) string { return *o.field(c) }
+
+// From says where an option's value is from: "default", "--flag", or "file:line".
+func (c *Config) From(o Option) string {
+	if from, ok := c.from[o.Flag]; ok && from != "" {
+		return from
+	}
+	return "default"
 }
 
 // Usage returns the flags as --help shows them.
@@ -130,7 +142,7 @@ func decode(text []byte, path string, cfg *Config, from origin) error {
 	for i, o := range rows {
 		if v, ok := into.Elem().Field(i).Interface().(*string); ok && v != nil {
 			*o.field(cfg) = *v
-			from[o.Flag] = fmt.Sprintf("%s: %s", place(path, text, o.Key()), o.Key())
+			from[o.Flag] = place(path, text, o.Key())
 		}
 	}
 	return nil
@@ -176,7 +188,9 @@ func derive(cfg *Config, from origin) error {
 	cfg.Root, cfg.State = filepath.Clean(cfg.Root), filepath.Clean(cfg.State)
 	if cfg.Listen == "" {
 		cfg.Listen = "unix://" + filepath.Join(cfg.State, "fermata.sock")
-		from["listen"] = from["state"]
+		if from["state"] != "" {
+			from["listen"] = from["state"]
+		}
 	}
 	if cfg.Registries == "" {
 		cfg.Registries = firstDir("/etc/fermata/certs.d", "/etc/containerd/certs.d")
