@@ -38,7 +38,7 @@ func (a Arch) String() string {
 // here: no open, mkdir or mknod, only their *at forms. The order of clone's last two arguments differs (tls, child_tid); programs leave both zero.
 type Call uint8
 
-// The calls. none is no call at all: the result is the first argument.
+// The calls. none is no call at all: the result is the first argument less the second.
 const (
 	none Call = iota
 	Capset
@@ -136,7 +136,7 @@ type callInfo struct {
 }
 
 var callTable = [calls]callInfo{
-	none:                 {"let", [arches]int32{-1, -1}, "x"},
+	none:                 {"let", [arches]int32{-1, -1}, "xx"},
 	Capset:               {"capset", [arches]int32{126, 91}, "pp"},
 	Chdir:                {"chdir", [arches]int32{80, 49}, "p"},
 	Chroot:               {"chroot", [arches]int32{161, 51}, "p"},

@@ -32,6 +32,9 @@ func (p *Program) Listing() string {
 // call prints an op's call with its arguments.
 func (p *Program) call(o *Op) string {
 	letters := callTable[o.call].args
+	if o.call == none && o.args[1] == (argument{}) {
+		letters = letters[:1]
+	}
 	var args []string
 	for i := range letters {
 		args = append(args, p.argument(o.args[i], letters[i]))

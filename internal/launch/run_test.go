@@ -123,14 +123,16 @@ func (l *launched) wait() syscall.WaitStatus {
 	return l.status
 }
 
-// output reads all that the process wrote to stdout and stderr.
-func (l *launched) output() string {
+// output reads all that the process and its children wrote to stdout and stderr, until they end.
+func (l *launched) output() string { return string(bytes.TrimSpace(l.raw())) }
+
+func (l *launched) raw() []byte {
 	l.t.Helper()
 	b, err := io.ReadAll(l.out)
 	if err != nil {
 		l.t.Fatal(err)
 	}
-	return string(bytes.TrimSpace(b))
+	return b
 }
 
 // failed returns the failure of a launch as the daemon would word it, nil if it succeeded.
