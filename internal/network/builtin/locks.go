@@ -1,0 +1,38 @@
+package builtin
+
+import "sync"
+
+// locks is one mutex a name, made when needed and gone when nobody waits. The zero value is ready.
+type locks struct {
+	mu   sync.Mutex
+	held map[string]*lock
+}
+
+type lock struct {
+	sync.Mutex
+	users int
+}
+
+// lock waits for the name and returns how to let go of it.
+func (l *locks) lock(name string) (unlock func()) {
+	l.mu.Lock()
+	if l.held == nil {
+		l.held = map[string]*lock{}
+	}
+	m := l.held[name]
+	if m == nil {
+		m = &lock{}
+		l.held[name] = m
+	}
+	m.users++
+	l.mu.Unlock()
+	m.Lock()
+	return func() {
+		m.Unlock()
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		if m.users--; m.users == 0 {
+			delete(l.held, name)
+		}
+	}
+}
