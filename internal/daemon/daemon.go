@@ -126,6 +126,7 @@ func (p *parts) openCgroups(context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	p.ended("cgroups", p.cgroups.Close)
 	for _, name := range p.cgroups.Missing() {
 		p.log.Warn("a cgroup controller is missing; its limits cannot be set", "controller", name)
 	}
