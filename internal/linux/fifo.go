@@ -22,22 +22,6 @@ func Mkfifo(path string, uid, gid uint32) error {
 	return nil
 }
 
-// Pipe returns the two ends of a pipe. The reader does not block when asked so; the writer does.
-func Pipe(name string, readNonblock bool) (r, w *FD, err error) {
-	var fds [2]int
-	if err := unix.Pipe2(fds[:], unix.O_CLOEXEC); err != nil {
-		return nil, nil, fmt.Errorf("make pipe %s: %w", name, err)
-	}
-	r, w = NewFD(fds[0], "pipe "+name+", reader"), NewFD(fds[1], "pipe "+name+", writer")
-	if readNonblock {
-		if err := r.SetNonblock(true); err != nil {
-			CloseAll(r, w)
-			return nil, nil, err
-		}
-	}
-	return r, w, nil
-}
-
 // SetNonblock changes whether reads and writes of the open file (all its descriptors) return EAGAIN instead of waiting.
 func (f *FD) SetNonblock(nonblock bool) error {
 	if err := unix.SetNonblock(f.Int(), nonblock); err != nil {
@@ -52,13 +36,4 @@ func (f *FD) SetPipeSize(n int) error {
 		return fmt.Errorf("set size of %s: %w", f.Name(), err)
 	}
 	return nil
-}
-
-// ReadAt reads from an offset without moving the descriptor's; 0 bytes is the end.
-func (f *FD) ReadAt(p []byte, offset int64) (n int, err error) {
-	err = retry(func() (err error) { n, err = unix.Pread(f.Int(), p, offset); return err })
-	if err != nil {
-		return 0, fmt.Errorf("read %s: %w", f.Name(), err)
-	}
-	return n, nil
 }
