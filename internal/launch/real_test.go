@@ -193,7 +193,7 @@ func TestNoDescriptorButStdioReachesTheTarget(t *testing.T) {
 	}
 }
 
-// Each op of a real program fails once; each time the report names it, and nothing of the launch is left.
+// Each op of a real program fails once; each time the report names it and the process ends.
 func TestAFailureOfEachOpOfARealProgramIsReported(t *testing.T) {
 	_, sandbox := pod(t)
 	_, pause := stagePath(t)

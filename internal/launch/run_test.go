@@ -47,8 +47,25 @@ func stagePath(t *testing.T) (stage, pause *linux.FD) {
 	return f.Stage, f.Pause
 }
 
-// start launches a program; its process is killed and reaped when the test ends.
+// start launches a program and reads its report; the process is killed and reaped when the test ends.
 func start(t *testing.T, r run) *launched {
+	t.Helper()
+	l := begin(t, r)
+	l.await()
+	return l
+}
+
+// await reads the report: until the target runs, or all who have the pipe ended.
+func (l *launched) await() {
+	l.t.Helper()
+	var err error
+	if l.report, err = report.Read(l.rd); err != nil {
+		l.t.Fatal(err)
+	}
+}
+
+// begin is start without waiting for anything.
+func begin(t *testing.T, r run) *launched {
 	t.Helper()
 	memory, err := r.program.Memory()
 	if err != nil {
@@ -59,7 +76,7 @@ func start(t *testing.T, r run) *launched {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer rd.Close()
+	t.Cleanup(func() { rd.Close() })
 	defer wr.Close()
 	out, outw, err := os.Pipe()
 	if err != nil {
@@ -94,18 +111,13 @@ func start(t *testing.T, r run) *launched {
 		t.Fatalf("fork and exec the stage: %v", err)
 	}
 	runtime.KeepAlive(r.files)
-	l := &launched{t: t, pid: pid, out: out}
+	l := &launched{t: t, pid: pid, out: out, rd: rd}
 	t.Cleanup(func() {
 		if !l.waited {
 			syscall.Kill(pid, syscall.SIGKILL)
 			l.wait()
 		}
 	})
-	outw.Close()
-	wr.Close()
-	if l.report, err = report.Read(rd); err != nil {
-		t.Fatal(err)
-	}
 	return l
 }
 

@@ -5,7 +5,7 @@
 //	stage ──► keeper: {int64 -errno, int64 op}    op failed, the process ends with status 125; op -1: before the program
 //	end of file                                   without a failure: the target runs
 //
-// Both are little endian. There is at most one PID, before the failure if both come.
+// Both are little endian. There is at most one PID; both processes of a clone may fail, in any order: the first failure counts.
 package report
 
 import (
@@ -22,7 +22,10 @@ const Size = 16
 // ExitStatus is the exit status of a stage that reported a failure.
 const ExitStatus = 125
 
-const kindPID = 1
+const (
+	kindPID = 1
+	longest = 3 * Size
+)
 
 // Report is all that a launch said until its end of file.
 type Report struct {
@@ -39,7 +42,7 @@ var ErrMalformed = errors.New("malformed launch report")
 
 // Read reads a report up to its end of file: until the target runs or the launch failed.
 func Read(r io.Reader) (Report, error) {
-	var buf [2*Size + 1]byte // one more than the longest: nothing is read without end
+	var buf [longest + 1]byte // one more than the longest: nothing is read without end
 	n := 0
 	for n < len(buf) {
 		m, err := r.Read(buf[n:])
@@ -57,19 +60,19 @@ func Read(r io.Reader) (Report, error) {
 // Decode decodes a whole report.
 func Decode(data []byte) (Report, error) {
 	var rep Report
-	if len(data)%Size != 0 || len(data) > 2*Size {
+	if len(data)%Size != 0 || len(data) > longest {
 		return rep, fmt.Errorf("%w: %d bytes", ErrMalformed, len(data))
 	}
 	for ; len(data) > 0; data = data[Size:] {
 		kind := int64(binary.LittleEndian.Uint64(data))
 		value := int64(binary.LittleEndian.Uint64(data[8:]))
 		switch {
-		case rep.Failed:
-			return Report{}, fmt.Errorf("%w: something after a failure", ErrMalformed)
 		case kind == kindPID && rep.PID == 0 && value > 0 && value <= 1<<22: // PID_MAX_LIMIT
 			rep.PID = int(value)
 		case kind < 0 && kind >= -4095 && value >= -1 && value < 1<<20:
-			rep.Failed, rep.Op, rep.Errno = true, int(value), syscall.Errno(-kind)
+			if !rep.Failed {
+				rep.Failed, rep.Op, rep.Errno = true, int(value), syscall.Errno(-kind)
+			}
 		default:
 			return Report{}, fmt.Errorf("%w: kind %d, value %d", ErrMalformed, kind, value)
 		}
