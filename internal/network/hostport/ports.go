@@ -40,6 +40,9 @@ func plan(owner string, pod []netip.Addr, ports []endpoint.PortMapping) ([]entry
 			return nil, errs.New(errs.InvalidArgument, "host port %s: no container port", m)
 		}
 		host := m.HostIP.Unmap().WithZone("")
+		if host == netip.IPv6Loopback() {
+			return nil, errs.New(errs.Unimplemented, "host port %s: Linux cannot redirect [::1]", m)
+		}
 		any := !host.IsValid() || host.IsUnspecified()
 		before := len(all)
 		for _, ip := range pod {

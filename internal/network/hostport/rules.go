@@ -22,7 +22,7 @@ import (
 //		iifname b ip daddr 127.0.0.0/8 drop        route_localnet must not open the host's loopback to pods, CVE-2020-8558
 //		iifname b ip saddr 127.0.0.0/8 drop }
 //	chain prerouting { type nat hook prerouting priority dstnat; fib daddr type local jump ports }
-//	chain output     { type nat hook output priority dstnat;     fib daddr type local jump ports }
+//	chain output     { type nat hook output priority dstnat;     ip6 daddr ::1 return; fib daddr type local jump ports }
 //	chain ports {
 //		dnat ip  to ip  daddr . meta l4proto . th dport map @ports4
 //		dnat ip  to             meta l4proto . th dport map @anyports4
@@ -30,11 +30,13 @@ import (
 //	chain forward { type filter hook forward priority filter; iifname b accept; oifname b accept }
 //	chain postrouting { type nat hook postrouting priority srcnat
 //		oifname b ip  saddr 127.0.0.0/8 masquerade                 host → 127.0.0.1:port → pod
-//		oifname b ip6 saddr ::1         masquerade
 //		oifname b ct status dnat ip  saddr @pods4 masquerade        pod → host port → pod: the answer must come back through here
 //		oifname b ct status dnat ip6 saddr @pods6 masquerade
 //		oifname != b ip  saddr @pods4 masquerade random,fully       pod → world
 //		oifname != b ip6 saddr @pods6 masquerade random,fully }
+//
+// [::1] is left alone: IPv6 has no route_localnet, the kernel has no route for an answer that comes from a link to ::1 (IP_INNOROUTES). Refused at once,
+// whoever asks for "localhost" goes on to 127.0.0.1; redirected, it would wait for ever.
 type rules struct {
 	table                *nftables.Table
 	pods4, pods6         *nftables.Set
@@ -118,6 +120,9 @@ func (r *rules) add(c *nftables.Conn, pods []netip.Prefix) error {
 		hook *nftables.ChainHook
 	}{{"prerouting", nftables.ChainHookPrerouting}, {"output", nftables.ChainHookOutput}} {
 		nat := chain(at.name, nftables.ChainTypeNAT, at.hook, nftables.ChainPriorityNATDest)
+		if at.hook == nftables.ChainHookOutput {
+			rule(nat, address(netip.MustParsePrefix("::1/128"), false), verdict(expr.VerdictReturn, ""))
+		}
 		rule(nat, toLocal(), verdict(expr.VerdictJump, "ports"))
 	}
 
@@ -128,7 +133,6 @@ func (r *rules) add(c *nftables.Conn, pods []netip.Prefix) error {
 	post := chain("postrouting", nftables.ChainTypeNAT, nftables.ChainHookPostrouting, nftables.ChainPriorityNATSource)
 	hide, away := []expr.Any{&expr.Masq{}}, r.meta(expr.MetaKeyOIFNAME, expr.CmpOpNeq)
 	rule(post, out, address(loopback4, true), hide)
-	rule(post, out, address(netip.MustParsePrefix("::1/128"), true), hide)
 	rule(post, out, redirected(), member(r.pods4), hide)
 	rule(post, out, redirected(), member(r.pods6), hide)
 	random := []expr.Any{&expr.Masq{FullyRandom: true}} // two pods of one name server must not race for one port
