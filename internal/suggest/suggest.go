@@ -5,7 +5,8 @@ package suggest
 import "strings"
 
 // Nearest returns the candidate closest to word, or "" when none is close enough to be a likely slip: at most a third of the
-// word's letters (and at least one) inserted, left out, changed or swapped. One that begins the other counts as one slip. Ties go to the earlier candidate.
+// word's letters (and at least one) inserted, left out, changed or swapped. One that begins the other counts as one slip. Ties
+// go to the earlier candidate.
 func Nearest(word string, candidates []string) string {
 	best, found := max(1, len(word)/3)+1, ""
 	for _, c := range candidates {
@@ -28,12 +29,9 @@ func DidYouMean(word string, candidates []string) string {
 	return ""
 }
 
-// begins reports whether one of two words long enough to be no accident is how the other begins.
-func begins(a, b string) bool {
-	if len(a) > len(b) {
-		a, b = b, a
-	}
-	return len(a) >= 3 && strings.HasPrefix(b, a)
+// begins reports whether word is how the candidate begins, or the candidate how word begins; short ones begin much by accident.
+func begins(word, candidate string) bool {
+	return len(word) >= 3 && strings.HasPrefix(candidate, word) || len(candidate) >= 4 && strings.HasPrefix(word, candidate)
 }
 
 // fold makes the spellings people mix up equal: case, and the dash of flags and the underscore of files.

@@ -179,7 +179,11 @@ type Sysctl struct {
 }
 
 // Quantity is a Kubernetes quantity in thousandths: "250m" is 250, "1Gi" is 2^30 × 1000.
-type Quantity struct{ Milli int64 }
+type Quantity struct {
+	Milli int64
+	// wrong says why the text is no quantity; validate refuses it, because only there its path is known.
+	wrong string
+}
 
 // UnmarshalJSON takes a quantity as a text or a number.
 func (q *Quantity) UnmarshalJSON(text []byte) error {
@@ -189,7 +193,7 @@ func (q *Quantity) UnmarshalJSON(text []byte) error {
 	}
 	milli, err := parseQuantity(s)
 	if err != nil {
-		return fmt.Errorf("quantity %q: %w", s, err)
+		q.wrong = fmt.Sprintf("%q %v", s, err)
 	}
 	q.Milli = milli
 	return nil

@@ -179,8 +179,8 @@ func (c *checker) container(at string, container *Container, volumes map[string]
 	for i, m := range container.VolumeMounts {
 		c.mount(fmt.Sprintf("%s.volumeMounts[%d]", at, i), m, volumes)
 	}
-	c.resources(at+".resources.limits", container.Resources.Limits)
-	c.resources(at+".resources.requests", container.Resources.Requests)
+	c.resources(at+".resources.limits", container.Resources.Limits, nil)
+	c.resources(at+".resources.requests", container.Resources.Requests, container.Resources.Limits)
 	c.oneOf(at+".securityContext.procMount", container.SecurityContext.ProcMount, "Default", "Unmasked")
 	c.profile(at+".securityContext.seccompProfile", container.SecurityContext.SeccompProfile)
 }
@@ -231,10 +231,18 @@ func (c *checker) mount(at string, m VolumeMount, volumes map[string]bool) {
 	}
 }
 
-func (c *checker) resources(at string, list map[string]Quantity) {
-	for name := range list {
+// resources checks one list; what stands in said with the same value has been refused already, because a limit is also the default
+// of its request.
+func (c *checker) resources(at string, list, said map[string]Quantity) {
+	for _, name := range sortedKeys(list) {
+		if q, ok := said[name]; ok && q == list[name] {
+			continue
+		}
 		if name != "cpu" && name != "memory" && !strings.HasPrefix(name, "hugepages-") {
 			c.refuse(at+"."+name, "not a resource that fermata limits: cpu, memory, hugepages-<size>")
+		}
+		if wrong := list[name].wrong; wrong != "" {
+			c.refuse(at+"."+name, "%s", wrong)
 		}
 	}
 }
