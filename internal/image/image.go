@@ -87,4 +87,3 @@ type LoadOptions struct {
 	// Name is given to an image that the archive itself does not name; "" leaves it without one.
 	Name string
 }
-
