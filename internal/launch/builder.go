@@ -3,6 +3,7 @@ package launch
 import (
 	"encoding/binary"
 	"fmt"
+	"strconv"
 	"strings"
 	"syscall"
 
@@ -131,6 +132,7 @@ func (b *Builder) Do(name string, call Call, args ...any) *Op {
 	}
 	o := &b.block[0]
 	b.block = b.block[1:]
+	name = printableName(name)
 	*o = Op{b: b, name: name, call: call}
 	b.doing = name
 	switch {
@@ -148,6 +150,16 @@ func (b *Builder) Do(name string, call Call, args ...any) *Op {
 	b.ops = append(b.ops, o)
 	b.doing = ""
 	return o
+}
+
+// printableName quotes a name that would break a line of a log or of the listing: names hold paths, and images choose those.
+func printableName(name string) string {
+	for i := 0; i < len(name); i++ {
+		if name[i] < ' ' || name[i] > '~' {
+			return strings.Trim(strconv.QuoteToASCII(name), `"`)
+		}
+	}
+	return name
 }
 
 // argument converts one argument of Do.

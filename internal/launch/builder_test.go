@@ -165,6 +165,17 @@ func TestTheProgramOwnsItsStringsAndVectors(t *testing.T) {
 	}
 }
 
+// Names hold paths that an image or a pod chose: none may forge a line of a log.
+func TestNamesStayOnTheirLine(t *testing.T) {
+	b := NewBuilder(AMD64)
+	b.Do("mount /a\n  2 forged: reboot()\x1b[2J", Setsid)
+	p := finish(t, b)
+	const want = `mount /a\n  2 forged: reboot()\x1b[2J`
+	if p.OpName(1) != want || strings.Count(p.Listing(), "\n") != 2 || strings.Contains(p.Failure(1, 1).Error(), "\n") {
+		t.Errorf("name %s\n%s", p.OpName(1), p.Listing())
+	}
+}
+
 func TestFailureNamesTheOp(t *testing.T) {
 	b := NewBuilder(AMD64)
 	b.Do("pivot_root", PivotRoot, ".", ".")

@@ -186,7 +186,7 @@ var callTable = [calls]callInfo{
 	Pipe2:                {"pipe2", [arches]int32{293, 59}, "pO"},
 	PivotRoot:            {"pivot_root", [arches]int32{155, 41}, "pp"},
 	Ppoll:                {"ppoll", [arches]int32{271, 73}, "pdppd"},
-	Prctl:                {"prctl", [arches]int32{157, 167}, "Pxxxx"},
+	Prctl:                {"prctl", [arches]int32{157, 167}, "Pdddd"},
 	Prlimit64:            {"prlimit64", [arches]int32{302, 261}, "dLpp"},
 	Read:                 {"read", [arches]int32{0, 63}, "fpd"},
 	Readlinkat:           {"readlinkat", [arches]int32{267, 78}, "fppd"},

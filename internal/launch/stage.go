@@ -10,11 +10,11 @@ import (
 )
 
 // StageELF returns the stage's executable for an architecture: constant, static, at a fixed address, a few hundred bytes.
-func StageELF(a Arch) []byte { return elf(a, codeOf[a].stage) }
+func StageELF(a Arch) []byte { return executable(a, codeOf[a].stage) }
 
 // PauseELF returns the executable of pause: it names itself fermata-pause and waits for ever. As PID 1 of a PID namespace it is spared
 // every signal from inside it does not handle, which is all; it reaps nothing, the program that starts it sets SIGCHLD to be ignored.
-func PauseELF(a Arch) []byte { return elf(a, codeOf[a].pause) }
+func PauseELF(a Arch) []byte { return executable(a, codeOf[a].pause) }
 
 const (
 	elfBase   = 0x400000
@@ -23,8 +23,8 @@ const (
 	elfPhdr   = 56
 )
 
-// elf wraps code into the smallest executable that asks for a stack without execute permission (PT_GNU_STACK).
-func elf(a Arch, code string) []byte {
+// executable wraps code into the smallest executable that asks for a stack without execute permission (PT_GNU_STACK).
+func executable(a Arch, code string) []byte {
 	const entry = elfHeader + 2*elfPhdr
 	machine := [arches]uint16{AMD64: 62, ARM64: 183}[a]
 	size := uint64(entry + len(code))
