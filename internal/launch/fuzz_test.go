@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
+	"math/rand/v2"
 	"strings"
 	"syscall"
 	"testing"
@@ -204,6 +205,29 @@ func FuzzBuilder(f *testing.F) {
 			checkRun(t, p, result)
 		}
 	})
+}
+
+// A fuzzer whose programs are all refused would prove nothing.
+func TestTheFuzzersProgramsAreOftenAccepted(t *testing.T) {
+	accepted, refused := 0, 0
+	r := rand.New(rand.NewPCG(1, 2))
+	for range 1000 {
+		data := make([]byte, 20+r.IntN(200))
+		for i := range data {
+			data[i] = byte(r.Uint32())
+		}
+		data[0] = byte(AMD64)
+		p, err := (&script{data: data}).build().Program()
+		if err != nil {
+			refused++
+			continue
+		}
+		accepted++
+		checkRun(t, p, -2)
+	}
+	if accepted < 100 || refused == 0 {
+		t.Errorf("%d accepted, %d refused", accepted, refused)
+	}
 }
 
 // checkRun performs a program in the model, with one result for all calls, and looks at all that is passed to them.

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"os"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -157,6 +158,10 @@ func TestARealProgramLeavesWhatItWasToldTo(t *testing.T) {
 		if st[field] != want {
 			t.Errorf("%s is %q, want %q", field, st[field], want)
 		}
+	}
+	limits, err := os.ReadFile(fmt.Sprintf("/proc/%d/limits", l.pid))
+	if err != nil || !regexp.MustCompile(`Max core file size +0 +0 `).Match(limits) {
+		t.Errorf("limits, %v:\n%s", err, limits)
 	}
 	var points []string
 	mounts, err := os.ReadFile(fmt.Sprintf("/proc/%d/mountinfo", l.pid))
