@@ -1,37 +1,58 @@
 package seccomp
 
 import (
+	"encoding/json"
+
 	"fermata/internal/errs"
 
+	moby "github.com/moby/profiles/seccomp"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
 
-// Filter is a compiled profile.
-type Filter struct {
-	code  []byte
-	flags uint
-}
+// maxProfile bounds a profile file. The largest in use (moby's default) is under 20 KiB.
+const maxProfile = 1 << 20
 
-// Default returns the default profile (moby's) for a container with these bounding capabilities, on this kernel and architecture.
+// Default returns the default profile (moby's, which containerd's equals in effect) for a container with these bounding capabilities
+// ("CAP_SYS_ADMIN", …), on this kernel and architecture. The profile is the caller's to change.
 func Default(bounding []string) (*specs.LinuxSeccomp, error) {
-	return nil, errs.New(errs.Unimplemented, "seccomp")
+	p, err := moby.GetDefaultProfile(capabilities(bounding))
+	if err != nil {
+		return nil, errs.New(errs.Internal, "make default seccomp profile: %w", err)
+	}
+	return p, nil
 }
 
-// ParseProfile reads a profile file, in the OCI form or in Docker's (archMap, includes, excludes).
-func ParseProfile(data []byte) (*specs.LinuxSeccomp, error) {
-	return nil, errs.New(errs.Unimplemented, "seccomp")
+// ParseProfile reads a profile file, in the OCI form (LinuxSeccomp of the runtime specification) or in Docker's, whose archMap, includes and
+// excludes are resolved for this machine and the bounding capabilities given. InvalidArgument if it is neither; whether its rules make sense is
+// [Compile]'s to say.
+func ParseProfile(data []byte, bounding ...string) (*specs.LinuxSeccomp, error) {
+	if len(data) > maxProfile {
+		return nil, errs.New(errs.InvalidArgument, "parse seccomp profile: %d bytes are over %d", len(data), maxProfile)
+	}
+	// moby's loader trusts its input: a null among the rules would end the daemon.
+	var probe struct {
+		DefaultAction string             `json:"defaultAction"`
+		Syscalls      []*json.RawMessage `json:"syscalls"`
+	}
+	if err := json.Unmarshal(data, &probe); err != nil {
+		return nil, errs.New(errs.InvalidArgument, "parse seccomp profile: %w", err)
+	}
+	for i, s := range probe.Syscalls {
+		if s == nil {
+			return nil, errs.New(errs.InvalidArgument, "parse seccomp profile: syscalls[%d] is null", i)
+		}
+	}
+	if probe.DefaultAction == "" {
+		return nil, errs.New(errs.InvalidArgument, "parse seccomp profile: no defaultAction")
+	}
+	p, err := moby.LoadProfile(string(data), capabilities(bounding))
+	if err != nil {
+		return nil, errs.New(errs.InvalidArgument, "parse seccomp profile: %w", err)
+	}
+	return p, nil
 }
 
-// Compile makes the program of a profile.
-func Compile(p *specs.LinuxSeccomp) (*Filter, error) {
-	return nil, errs.New(errs.Unimplemented, "seccomp")
+// capabilities is the part of a container's specification that moby's conditions look at.
+func capabilities(bounding []string) *specs.Spec {
+	return &specs.Spec{Process: &specs.Process{Capabilities: &specs.LinuxCapabilities{Bounding: bounding}}}
 }
-
-// Bytes returns the program: an array of struct sock_filter in the machine's byte order.
-func (f *Filter) Bytes() []byte { return f.code }
-
-// Len returns the number of instructions.
-func (f *Filter) Len() int { return len(f.code) / 8 }
-
-// Flags returns the SECCOMP_FILTER_FLAG_* to load it with.
-func (f *Filter) Flags() uint { return f.flags }
