@@ -2,6 +2,7 @@ package linux
 
 import (
 	"fmt"
+	"io"
 	"os"
 
 	"golang.org/x/sys/unix"
@@ -36,4 +37,23 @@ func (f *FD) SetPipeSize(n int) error {
 		return fmt.Errorf("set size of %s: %w", f.Name(), err)
 	}
 	return nil
+}
+
+// ReadNow reads what is there from a non-blocking descriptor: 0 and no error when that is nothing, io.EOF when every writer is gone
+// (for a pty's master: when it was hung up).
+func (f *FD) ReadNow(p []byte) (n int, err error) {
+	for {
+		n, err = unix.Read(f.Int(), p)
+		switch {
+		case err == unix.EINTR:
+		case err == unix.EAGAIN:
+			return 0, nil
+		case err == unix.EIO, err == nil && n == 0 && len(p) > 0:
+			return 0, io.EOF
+		case err != nil:
+			return 0, fmt.Errorf("read %s: %w", f.Name(), err)
+		default:
+			return n, nil
+		}
+	}
 }

@@ -1,0 +1,271 @@
+package keeper
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"sync"
+	"syscall"
+	"time"
+
+	"fermata/internal/durable"
+	"fermata/internal/errs"
+	"fermata/internal/keeper/wire"
+	"fermata/internal/linux"
+	"fermata/internal/logs"
+)
+
+// process is one that was launched, or is being, until it is forgotten:
+//
+//	reserved ──► launched ──► ended (reaped) ──► told ──► forgotten
+//	    └──► gone (the launch failed)
+type process struct {
+	server *Server
+	id     string
+	kind   wire.Kind
+
+	told *wire.Exit // guarded by Server.mu; nil until the exit is known to all
+
+	mu         sync.Mutex // guards what follows
+	launched   bool
+	pid        int
+	inode      uint64 // of the pidfd
+	started    time.Time
+	pidfd      *linux.FD // nil before there is a process and after it is reaped
+	token      uint64    // of the watch on pidfd
+	oom        *linux.FD
+	oomBefore  uint64
+	stdin      *linux.FD // the FIFO's writing end; nil if there is none or it was closed
+	console    *linux.FD // the pty's master, which output reads too (a duplicate)
+	namespaces []namespace
+	output     *output  // nil if nothing is read
+	fifos      []string // paths
+}
+
+type namespace struct {
+	kind string
+	fd   *linux.FD
+}
+
+// namespaceKinds are what the keeper holds of a pause, by their names in /proc/PID/ns.
+var namespaceKinds = []string{"net", "ipc", "uts", "pid", "mnt"}
+
+// describe returns what is listed, nil while the process is being launched.
+func (p *process) describe() *wire.Process {
+	p.server.mu.Lock()
+	told := p.told
+	p.server.mu.Unlock()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.launched {
+		return nil
+	}
+	return &wire.Process{ID: p.id, Kind: p.kind, PID: p.pid, PidfdInode: p.inode, Started: p.started, Exit: told}
+}
+
+// signal also works while the process is being launched: that is how a launch that hangs is given up.
+func (p *process) signal(sig syscall.Signal) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.pidfd == nil {
+		return errs.New(errs.NotFound, "signal %s: it has ended", p.id)
+	}
+	err := p.pidfd.Signal(sig)
+	if linux.IsGone(err) {
+		return errs.New(errs.NotFound, "signal %s: it has ended", p.id)
+	}
+	if errors.Is(err, syscall.EINVAL) {
+		return errs.As(errs.InvalidArgument, err)
+	}
+	return err
+}
+
+// hand returns a duplicate of one of the process's descriptors.
+func (p *process) hand(fd **linux.FD, what string) (*wire.Reply, []*linux.FD, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if *fd == nil {
+		return nil, nil, errs.New(errs.FailedPrecondition, "hand out %s of %s: it has none, or no more", what, p.id)
+	}
+	dup, err := (*fd).Dup()
+	if err != nil {
+		return nil, nil, err
+	}
+	return nil, []*linux.FD{dup}, nil
+}
+
+func (p *process) handNamespaces() (*wire.Reply, []*linux.FD, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.namespaces) == 0 {
+		return nil, nil, errs.New(errs.FailedPrecondition, "hand out namespaces of %s: the keeper holds none", p.id)
+	}
+	var reply wire.Reply
+	var fds []*linux.FD
+	for _, n := range p.namespaces {
+		dup, err := n.fd.Dup()
+		if err != nil {
+			linux.CloseAll(fds...)
+			return nil, nil, err
+		}
+		reply.Names, fds = append(reply.Names, n.kind), append(fds, dup)
+	}
+	return &reply, fds, nil
+}
+
+// closeStdin lets the process read to the end of its stdin. Closing it twice is fine.
+func (p *process) closeStdin() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	err := p.stdin.Close()
+	p.stdin = nil
+	return err
+}
+
+func (p *process) reopen(dirs []*linux.FD, base string) error {
+	if len(dirs) != 1 {
+		return errs.New(errs.InvalidArgument, "reopen log of %s: %d descriptors came, want its directory's", p.id, len(dirs))
+	}
+	if err := wire.CheckBase(base); err != nil {
+		return err
+	}
+	p.mu.Lock()
+	out := p.output
+	p.mu.Unlock()
+	if out == nil || !out.logged {
+		return errs.New(errs.FailedPrecondition, "reopen log of %s: it has none, or has ended", p.id)
+	}
+	file, err := logs.OpenFile(dirs[0], base)
+	if err != nil {
+		return err
+	}
+	return out.reopen(file)
+}
+
+// holdNamespaces opens a pause's namespaces, so that they outlive it. It is not reaped yet, so the PID is its own.
+func (p *process) holdNamespaces() error {
+	for _, kind := range namespaceKinds {
+		fd, err := linux.NamespaceOf(p.pid, kind)
+		if err != nil {
+			return err
+		}
+		p.namespaces = append(p.namespaces, namespace{kind, fd})
+	}
+	return nil
+}
+
+// news is told once: the process has ended.
+func (p *process) news() { p.server.work.Go(p.end) }
+
+// end reaps the process, drains its output, records the exit and tells it.
+func (p *process) end() {
+	p.mu.Lock()
+	pidfd := p.pidfd
+	p.mu.Unlock()
+	// Outside the lock: a process that is traced is readable but not to be had until its tracer lets go.
+	status, err := pidfd.WaitPidfd()
+	finished := time.Now()
+	if err != nil {
+		p.server.o.warn(err)
+		status.Code = 255 // it ended, and nobody can say how
+	}
+	p.mu.Lock()
+	p.server.unfollow(p.pidfd, p.token)
+	p.pidfd.Close()
+	p.pidfd = nil
+	p.stdin.Close() // nobody reads it any more
+	p.stdin = nil
+	oomKilled := p.oom != nil && oomKills(p.oom) > p.oomBefore && status != linux.Exit{}
+	p.oom.Close()
+	p.oom = nil
+	exit := &wire.Exit{
+		ID: p.id, Kind: p.kind, PID: p.pid, Code: status.Code, Signal: status.Signal, OOMKilled: oomKilled,
+		Started: p.started, Finished: finished,
+	}
+	out := p.output
+	p.mu.Unlock()
+	if out != nil {
+		exit.LogDropped = out.drain()
+	}
+	if p.kind != wire.Exec {
+		p.server.record(p.server.exitDir(), exit, durable.Options{})
+	}
+	if heard := p.server.tell(p, exit); !heard && p.kind != wire.Exec {
+		p.server.record(p.server.lateExitDir(), exit, durable.Options{Sync: true})
+	}
+}
+
+// forget drops an ended process and all that is held for it.
+func (s *Server) forget(id string) error {
+	p, err := s.find("forget", id)
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	told := p.told != nil
+	s.mu.Unlock()
+	if !told {
+		return errs.New(errs.FailedPrecondition, "forget %s: it has not ended", id)
+	}
+	if err := s.unrecord(id); err != nil {
+		return err
+	}
+	p.free()
+	s.release(p)
+	return nil
+}
+
+// free closes and removes all that is held for a process which is not there (any more).
+func (p *process) free() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.output != nil {
+		p.output.close()
+		p.output = nil
+	}
+	linux.CloseAll(p.stdin, p.console, p.oom, p.pidfd)
+	p.stdin, p.console, p.oom, p.pidfd = nil, nil, nil, nil
+	for _, n := range p.namespaces {
+		n.fd.Close()
+	}
+	p.namespaces = nil
+	for _, path := range p.fifos {
+		os.Remove(path)
+	}
+	p.fifos = nil
+}
+
+// fifo makes the process's FIFO for a stream, replacing one that an earlier keeper left.
+func (p *process) fifo(stream string, l *wire.Launch) (path string, err error) {
+	path = filepath.Join(p.server.fifoDir(), fileName(p.id)+"."+stream)
+	for range 2 {
+		if err = linux.Mkfifo(path, l.StdioUID, l.StdioGID); !isExist(err) {
+			break
+		}
+		os.Remove(path)
+	}
+	if err == nil {
+		p.fifos = append(p.fifos, path)
+	}
+	return path, err
+}
+
+// oomKills reads the number of processes that the out-of-memory killer has taken from a cgroup: the line "oom_kill N", in memory.events
+// (v2) and memory.oom_control (v1, Linux 4.13) alike. 0 if it cannot be read (the cgroup is gone).
+func oomKills(f *linux.FD) uint64 {
+	var buf [512]byte
+	n, err := f.Pread(buf[:], 0)
+	if err != nil {
+		return 0
+	}
+	lines := bytes.Split(buf[:n], []byte("\n"))
+	i := slices.IndexFunc(lines, func(l []byte) bool { return bytes.HasPrefix(l, []byte("oom_kill ")) })
+	if i < 0 {
+		return 0
+	}
+	count, _ := strconv.ParseUint(string(lines[i][len("oom_kill "):]), 10, 64)
+	return count
+}
