@@ -22,6 +22,13 @@
 //     neither written nor replaced (CVE-2019-5736).
 //   - A failure names its op: `op 129 (mask /proc/kcore): no such file or directory`.
 //
+// # What its users must mind
+//
+//   - A seccomp filter that an op installs also judges the ops after it, and the stage's own write and exit_group: where it forbids
+//     those, a failing execve ends the process without a report, by the filter's signal or with status 125.
+//   - setns and unshare of a PID namespace count for children only: clone inside, and tell the keeper ([Builder.ReportPID]).
+//   - The image of a program holds the environment's values; the listing does not.
+//
 // Elsewhere: which calls a sandbox, a container or an exec needs is package engine/native's; who forks, reads the report and reaps is
 // the keeper's, which sees only package launch/report.
 package launch

@@ -266,7 +266,7 @@ func TestExecutablesCannotBeWritten(t *testing.T) {
 	defer files.Close()
 	b := NewBuilder(Native())
 	b.Do("become pause", Execveat, FirstFD, "", []string{"x"}, []string{}, unix.AT_EMPTY_PATH)
-	l := start(t, run{program: finish(t, b), stage: files.Stage.Path(), files: []*linux.FD{files.Pause}})
+	l := start(t, run{program: finish(t, b), files: []*linux.FD{files.Pause}})
 	exe := fmt.Sprintf("/proc/%d/exe", l.pid)
 	kept, err := linux.OpenPath(exe)
 	if err != nil {

@@ -3,11 +3,14 @@ package launch
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"runtime"
 	"syscall"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"fermata/internal/launch/report"
 	"fermata/internal/linux"
@@ -99,7 +102,12 @@ func begin(t *testing.T, r run) *launched {
 	path, argv := r.stage, []string{"fermata-stage"}
 	if path == "" {
 		stage, _ := stagePath(t)
-		path = stage.Path()
+		high, err := unix.FcntlInt(uintptr(stage.Int()), unix.F_DUPFD_CLOEXEC, 100) // see Files.Stage
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer unix.Close(high)
+		path = fmt.Sprintf("/proc/self/fd/%d", high)
 	}
 	if r.runner != nil {
 		argv = append(r.runner, path)

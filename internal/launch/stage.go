@@ -57,6 +57,8 @@ func appendPhdr(b []byte, kind, flags uint32, words [6]uint64) []byte {
 // Files are the executables of the stage and of pause, on a read-only filesystem that is attached nowhere.
 type Files struct {
 	// Stage and Pause are locations (O_PATH), executable by [linux.FD.Path] or execveat(2) with AT_EMPTY_PATH. Owned by Files.
+	// Whoever gives syscall.ForkExec such a path duplicates the descriptor above all that the child gets: ForkExec puts the child's
+	// descriptors in their places first and would run whichever lands on that number.
 	Stage, Pause *linux.FD
 }
 
