@@ -2,6 +2,7 @@ package cli
 
 import (
 	"errors"
+	"fmt"
 	"net"
 	"os"
 	"path/filepath"
@@ -188,8 +189,8 @@ func TestStructuredOutput(t *testing.T) {
 		{"pods as YAML", []string{"-o", "yaml", "pods"}, []string{"items:\n- createdAt:", "name: web"}},
 		{"containers as JSON", []string{"ps", "-o", "json"}, []string{`"podSandboxId": "aaaa1111"`}},
 		{"images as YAML", []string{"images", "-o", "yaml"}, []string{"- registry.example.com/web:1"}},
-		{"a pod, with what only verbose tells", []string{"inspect", "web"}, []string{`"ip": "10.88.0.2"`, `"pid": 7`}},
-		{"a container", []string{"inspect", "server"}, []string{`"id": "c0-aaaa1111"`, `"pid": 8`}},
+		{"a pod, with what only verbose tells", []string{"inspect", "web"}, []string{`"ip": "10.88.0.2"`, fmt.Sprintf("\"info\": {\n    \"pid\": %d", os.Getpid())}},
+		{"a container", []string{"inspect", "server"}, []string{`"id": "c0-aaaa1111"`, fmt.Sprintf(`"pid": %d`, os.Getpid())}},
 		{"an image", []string{"inspect", "registry.example.com/web:1", "-o", "yaml"}, []string{"id: sha256:feed"}},
 		{"status", []string{"info", "-o", "json"}, []string{`"sandboxImage": "x"`, `"note": "plain text"`, `"RuntimeReady"`}},
 		{"versions", []string{"version", "-o", "json"}, []string{`"client": "1.2.3"`, `"runtime_name": "fake"`}},
@@ -249,6 +250,38 @@ func TestFindingWhatANameMeans(t *testing.T) {
 			found, err := v.container(c.arg, c.in)
 			if got := found.GetId(); got != c.want && (err == nil || !strings.Contains(err.Error(), c.want)) {
 				t.Errorf("%q is %q, %v; want %q", c.arg, got, err, c.want)
+			}
+		})
+	}
+}
+
+func TestNamespacesAreToldApart(t *testing.T) {
+	f, address := serve(t)
+	f.addPod("default", "web", "aaaa1111", "server")
+	got := do(t, address, "", "ns", "web") // the fake's processes are this test
+	if got.code != 0 || !strings.HasPrefix(got.out, "NAMESPACE   PAUSE") || strings.Count(got.out, "the host's") != len(namespaceKinds) {
+		t.Errorf("%+v", got)
+	}
+	in := func(namespaces ...string) (all []member) {
+		for _, n := range namespaces {
+			all = append(all, member{Namespaces: map[string]string{"net": n}})
+		}
+		return all
+	}
+	for _, c := range []struct {
+		name    string
+		members []member
+		want    string
+	}{
+		{"all in the host's", in("1", "1"), "the host's"},
+		{"one alone", in("2"), "its own"},
+		{"all in one of their own", in("2", "2"), "the pod's, shared"},
+		{"each in another", in("2", "3", "1"), "each its own"},
+		{"two together and one alone", in("2", "2", "3"), "some shared"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if got := whose("net", c.members, "1"); got != c.want {
+				t.Errorf("%q, want %q", got, c.want)
 			}
 		})
 	}

@@ -65,7 +65,10 @@ func withInfo(status any, info map[string]string) (map[string]any, error) {
 			details[key] = value
 		}
 	}
-	if len(details) > 0 {
+	switch inner, only := details["info"].(json.RawMessage); {
+	case only && len(details) == 1: // everything under one key "info" is how containerd and fermata answer; crictl unwraps it, too
+		joined["info"] = inner
+	case len(details) > 0:
 		joined["info"] = details
 	}
 	return joined, nil

@@ -39,7 +39,7 @@ const (
 func commands() []*command {
 	return []*command{
 		&daemonCommand, &runPod,
-		&podsCommand, &psCommand, &logsCommand, &execCommand, &inspectCommand, &stopCommand, &rmCommand,
+		&podsCommand, &psCommand, &logsCommand, &execCommand, &inspectCommand, &nsCommand, &stopCommand, &rmCommand,
 		&imagesCommand, &pullCommand, &loadCommand, &saveCommand, &rmiCommand,
 		&infoCommand, &versionCommand, &configCommand,
 	}

@@ -169,7 +169,7 @@ func (f *fake) PodSandboxStatus(_ context.Context, r *runtimeapi.PodSandboxStatu
 		Status: &runtimeapi.PodSandboxStatus{
 			Id: r.PodSandboxId, Network: &runtimeapi.PodSandboxNetworkStatus{Ip: "10.88.0.2", AdditionalIps: []*runtimeapi.PodIP{{Ip: "fd00::2"}}},
 		},
-		Info: map[string]string{"pid": "7"},
+		Info: map[string]string{"info": fmt.Sprintf(`{"pid": %d}`, os.Getpid())},
 	}, nil
 }
 
@@ -244,7 +244,7 @@ func (f *fake) ContainerStatus(_ context.Context, r *runtimeapi.ContainerStatusR
 	if config := f.asked[c.Id]; config != nil {
 		answer.LogPath = filepath.Join(f.configs[c.PodSandboxId].LogDirectory, config.LogPath)
 	}
-	return &runtimeapi.ContainerStatusResponse{Status: answer, Info: map[string]string{"pid": "8"}}, nil
+	return &runtimeapi.ContainerStatusResponse{Status: answer, Info: map[string]string{"info": fmt.Sprintf(`{"pid": %d}`, os.Getpid())}}, nil
 }
 
 func (f *fake) StopContainer(_ context.Context, r *runtimeapi.StopContainerRequest) (*runtimeapi.StopContainerResponse, error) {
