@@ -52,7 +52,7 @@ func Parse(s string) (Reference, error) {
 			return refuse("the tag may have letters, digits, and, not first, . and -; 128 at most")
 		}
 	}
-	if isHex64(rest) && !strings.Contains(s, "/") {
+	if isHex64(rest) || rest == "sha256" && isHex64(r.Tag) {
 		return refuse("64 hexadecimal digits are an id, not a name")
 	}
 	r.Domain, r.Path = split(rest)
