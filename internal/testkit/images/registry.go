@@ -10,13 +10,16 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/google/go-containerregistry/pkg/registry"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/partial"
+	"github.com/google/go-containerregistry/pkg/v1/tarball"
 )
 
 // Registry serves images on a loopback port, for every registry's name alike.
@@ -30,9 +33,49 @@ type Registry struct {
 	ended  chan error
 }
 
-// Serve builds all images and serves them until Close.
+// Directory, when set in the environment, is where [Serve] finds images that [Save] wrote, instead of building them: in a virtual
+// machine there is nothing to build with.
+const Directory = "FERMATA_TEST_IMAGES"
+
+// Save writes images for [Serve] to find.
+func Save(dir string, images map[string]v1.Image) error {
+	for ref, img := range images {
+		parsed, err := name.ParseReference(ref)
+		if err != nil {
+			return err
+		}
+		if err := tarball.WriteToFile(filepath.Join(dir, url.PathEscape(ref)+".tar"), parsed, img); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func saved(dir string) (map[string]v1.Image, error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	images := map[string]v1.Image{}
+	for _, e := range entries {
+		ref, err := url.PathUnescape(strings.TrimSuffix(e.Name(), ".tar"))
+		if err != nil {
+			return nil, err
+		}
+		if images[ref], err = tarball.ImageFromPath(filepath.Join(dir, e.Name()), nil); err != nil {
+			return nil, err
+		}
+	}
+	return images, nil
+}
+
+// Serve serves all images until Close: built now, or found in [Directory].
 func Serve(ctx context.Context) (*Registry, error) {
-	images, err := All(ctx)
+	get := All
+	if dir := os.Getenv(Directory); dir != "" {
+		get = func(context.Context) (map[string]v1.Image, error) { return saved(dir) }
+	}
+	images, err := get(ctx)
 	if err != nil {
 		return nil, err
 	}

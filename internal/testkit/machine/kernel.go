@@ -24,7 +24,7 @@ func (s *Snapshot) mounts() error {
 			return err
 		}
 		for _, m := range mounts {
-			if !s.scope.everything() && !s.ownsMount(m) {
+			if !s.scope.All && !s.ownsMount(m) {
 				continue
 			}
 			key := fmt.Sprintf("mount %d at %s", m.ID, m.Mountpoint)
@@ -60,7 +60,7 @@ func (s *Snapshot) links() error {
 		name := link.Name()
 		master, _ := os.Readlink("/sys/class/net/" + name + "/master")
 		index, err := os.ReadFile("/sys/class/net/" + name + "/ifindex")
-		if err != nil || !s.scope.everything() && !prefixed(name, s.scope.Links) && !prefixed(filepath.Base(master), s.scope.Links) {
+		if err != nil || !s.scope.All && !prefixed(name, s.scope.Links) && !prefixed(filepath.Base(master), s.scope.Links) {
 			continue
 		}
 		what := "link: " + name
@@ -82,7 +82,7 @@ func (s *Snapshot) cgroups() error {
 	}
 	for _, h := range hierarchies {
 		roots := s.scope.Cgroups
-		if s.scope.everything() {
+		if s.scope.All {
 			roots = []string{"/"}
 		}
 		for _, root := range roots {
@@ -115,7 +115,7 @@ func (s *Snapshot) tables() error {
 		return fmt.Errorf("list nftables chains: %w", err)
 	}
 	for _, t := range tables {
-		if !s.scope.everything() && !prefixed(t.Name, s.scope.Tables) {
+		if !s.scope.All && !prefixed(t.Name, s.scope.Tables) {
 			continue
 		}
 		name := fmt.Sprintf("%d %s", t.Family, t.Name)

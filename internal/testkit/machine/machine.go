@@ -20,9 +20,10 @@ import (
 	"time"
 )
 
-// Scope says what belongs to the test. The zero value is the whole machine but for files; on a machine that others use at the same
-// time, name what is the test's.
+// Scope says what belongs to the test. On a machine that others use at the same time, name what is the test's.
 type Scope struct {
+	// All is the whole machine; but files are listed below Dirs only.
+	All bool
 	// Dirs are trees that are listed completely. A process whose program, working directory, root or command line lies below one, and
 	// a mount or bind there, belongs to the test.
 	Dirs []string
@@ -37,8 +38,6 @@ type Scope struct {
 	// Daemons are processes that go on living: their descriptors are counted by kind, and must be as many as before.
 	Daemons []int
 }
-
-func (s Scope) everything() bool { return len(s.Dirs)+len(s.Cgroups)+len(s.Links)+len(s.Tables) == 0 }
 
 // Snapshot is what there was at one time: for each thing a line that says what it is.
 type Snapshot struct {
@@ -107,7 +106,7 @@ func (s *Snapshot) isLeft(ns string, now *Snapshot) bool {
 			return false // it was there before, with another holder
 		}
 	}
-	return s.scope.everything() || s.held[ns] || now.held[ns]
+	return s.scope.All || s.held[ns] || now.held[ns]
 }
 
 // Left lists what is new since the snapshot, after waiting up to [Settle] for it to go.
@@ -166,7 +165,7 @@ func (s *Snapshot) processes() error {
 
 // owns reports whether a process belongs to the test.
 func (s *Snapshot) owns(proc, line string) bool {
-	if s.scope.everything() {
+	if s.scope.All {
 		return true
 	}
 	for _, dir := range s.scope.Dirs {

@@ -138,10 +138,10 @@ func TestANamespaceKeptByAStrangersDescriptorIsFound(t *testing.T) {
 }
 
 func TestTheWholeMachineIsAScopeToo(t *testing.T) {
-	before, err := machine.Take(machine.Scope{})
+	before, err := machine.Take(machine.Scope{All: true})
 	check(t, err)
 	cmd := start(t, "/", syscall.CLONE_NEWIPC)
-	now, err := machine.Take(machine.Scope{})
+	now, err := machine.Take(machine.Scope{All: true})
 	check(t, err)
 	left := strings.Join(before.Diff(now), "\n")
 	for _, want := range []string{"process: " + pid(cmd) + " (sleep)", "namespace: ipc "} {

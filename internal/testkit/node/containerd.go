@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 
 	"fermata/internal/testkit/images"
+	"fermata/internal/testkit/machine"
 	"fermata/internal/testkit/tools"
 )
 
@@ -73,6 +74,10 @@ func Containerd(ctx context.Context, o Options) (*Node, error) {
 	n.Endpoint = "unix://" + n.Socket
 	n.command = []string{program, "--config", config}
 	n.env = []string{"PATH=" + filepath.Dir(program) + ":" + os.Getenv("PATH")}
+	n.scope = machine.Scope{
+		Dirs: []string{o.Dir}, Except: []string{filepath.Join(o.Dir, "r/io.containerd.content.v1.content"), n.Log},
+		Cgroups: []string{"/k8s.io"}, Links: []string{bridge},
+	}
 	n.cleanup = func(ctx context.Context) error {
 		err := n.endProcesses()
 		exec.CommandContext(ctx, "ip", "link", "delete", bridge).Run() // absent when no pod was made

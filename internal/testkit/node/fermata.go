@@ -2,13 +2,26 @@ package node
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/base32"
+	"encoding/hex"
+	"os"
+	"os/exec"
 	"path/filepath"
+	"strings"
 
+	"fermata/internal/testkit/machine"
 	"fermata/internal/testkit/tools"
 )
 
+// Binary names, in the environment, the fermata to start when Options do not.
+const Binary = "FERMATA_TEST_BINARY"
+
 // Fermata starts fermata's daemon.
 func Fermata(ctx context.Context, o Options) (*Node, error) {
+	if o.Binary == "" {
+		o.Binary = os.Getenv(Binary)
+	}
 	if o.Binary == "" {
 		root, err := tools.Root()
 		if err != nil {
@@ -23,6 +36,25 @@ func Fermata(ctx context.Context, o Options) (*Node, error) {
 		"--bridge", "fm" + o.Name, "--cgroup-parent", "/fermata-" + o.Name, "--registries", o.Registries,
 		"--cni-conf-dir", filepath.Join(o.Dir, "no-cni"), "--log-level", "debug",
 	}
-	n.cleanup = func(context.Context) error { return n.endProcesses() }
+	// An instance's names derive from its root, as in config.Config.Instance and network/builtin's linkPrefix.
+	sum := sha256.Sum256([]byte(filepath.Join(o.Dir, "r")))
+	instance := hex.EncodeToString(sum[:4])
+	linkSum := sha256.Sum256([]byte(instance))
+	links := "fm" + strings.ToLower(base32.StdEncoding.EncodeToString(linkSum[:]))[:4]
+	n.scope = machine.Scope{
+		Dirs: []string{filepath.Join(o.Dir, "r"), filepath.Join(o.Dir, "s")}, Except: []string{filepath.Join(o.Dir, "r/images")},
+		Cgroups: []string{"/fermata-" + o.Name}, Links: []string{links, "fm" + o.Name}, Tables: []string{"fermata-" + instance},
+	}
+	n.cleanup = func(ctx context.Context) error {
+		err := n.endProcesses()
+		// What a node keeps for its next pods, and only uninstalling removes.
+		exec.CommandContext(ctx, "ip", "link", "delete", "fm"+o.Name).Run()
+		exec.CommandContext(ctx, "nft", "delete", "table", "inet", "fermata-"+instance).Run()
+		groups, _ := filepath.Glob("/sys/fs/cgroup/*/fermata-" + o.Name)
+		for _, group := range append(groups, "/sys/fs/cgroup/fermata-"+o.Name) {
+			os.Remove(group) // refused when something was left in it: for machine to find
+		}
+		return err
+	}
 	return n, n.start(ctx)
 }

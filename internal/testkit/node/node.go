@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"fermata/internal/testkit/cri"
+	"fermata/internal/testkit/machine"
 )
 
 // Options say where a runtime keeps what is its own.
@@ -48,6 +49,15 @@ type Node struct {
 	process *exec.Cmd
 	ended   chan struct{}
 	cleanup func(context.Context) error
+	scope   machine.Scope
+}
+
+// Scope is where this node's pods leave traces, for package machine. What the node keeps whether or not there are pods (images, its
+// bridge) shows no difference between two snapshots, or is left out. Files that a running daemon changes are below "/r" and "/s".
+func (n *Node) Scope() machine.Scope {
+	s := n.scope
+	s.Daemons = n.Processes()
+	return s
 }
 
 // Start runs the daemon and returns when it answers Status with a ready network.
@@ -103,6 +113,16 @@ func (n *Node) ready(ctx context.Context) error {
 
 // PID is the daemon's process.
 func (n *Node) PID() int { return n.process.Process.Pid }
+
+// Running reports whether the daemon has not ended.
+func (n *Node) Running() bool {
+	select {
+	case <-n.ended:
+		return false
+	default:
+		return true
+	}
+}
 
 // Kill ends the daemon with SIGKILL, and nothing else of the runtime's.
 func (n *Node) Kill() error { return n.end(syscall.SIGKILL) }
