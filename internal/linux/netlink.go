@@ -1,6 +1,8 @@
 package linux
 
 import (
+	"encoding/binary"
+	"errors"
 	"fmt"
 	"runtime"
 	"time"
@@ -129,6 +131,36 @@ func (f *FD) HearLinks(on bool) error {
 	}
 	if err := unix.SetsockoptInt(f.Int(), unix.SOL_NETLINK, option, unix.RTNLGRP_LINK); err != nil {
 		return fmt.Errorf("hear of links by %s: %w", f.Name(), err)
+	}
+	return nil
+}
+
+// OnlyDeletions makes the socket f receive nothing but answers and news of deleted links, and gives it room for many: a busy host has
+// more to tell of links than a socket holds.
+func (f *FD) OnlyDeletions() error {
+	// A classic BPF program sees numbers as big-endian: the type of the message is turned round.
+	kind := func(n uint16) uint32 {
+		return uint32(binary.BigEndian.Uint16(binary.NativeEndian.AppendUint16(nil, n)))
+	}
+	program := []unix.SockFilter{
+		{Code: unix.BPF_LD | unix.BPF_H | unix.BPF_ABS, K: 4}, // nlmsg_type
+		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, Jt: 1, K: kind(unix.NLMSG_ERROR)},
+		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, Jf: 1, K: kind(unix.RTM_DELLINK)},
+		{Code: unix.BPF_RET | unix.BPF_K, K: 0xffffffff},
+		{Code: unix.BPF_RET | unix.BPF_K, K: 0},
+	}
+	err := unix.SetsockoptSockFprog(f.Int(), unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: uint16(len(program)), Filter: &program[0]})
+	if err != nil {
+		return fmt.Errorf("filter %s: %w", f.Name(), err)
+	}
+	const room = 8 << 20
+	if err := unix.SetsockoptInt(f.Int(), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, room); errors.Is(err, unix.EPERM) {
+		err = unix.SetsockoptInt(f.Int(), unix.SOL_SOCKET, unix.SO_RCVBUF, room) // in a user namespace: up to net.core.rmem_max
+		if err != nil {
+			return fmt.Errorf("enlarge %s: %w", f.Name(), err)
+		}
+	} else if err != nil {
+		return fmt.Errorf("enlarge %s: %w", f.Name(), err)
 	}
 	return nil
 }

@@ -135,13 +135,11 @@ func (b *Bridge) createVeth(ctx context.Context, r *lease.Record, netns *linux.F
 		NetNS: netns, Bridge: b.index, MTU: b.mtu,
 	}
 	b.mu.RUnlock()
-	port := func() *rtnl.Request {
-		return rtnl.SetBridgePort(v.Host, v.Bridge, alias(b.options.Instance, r.SandboxID))
-	}
+	port := rtnl.SetBridgePort(v.Host, alias(b.options.Instance, r.SandboxID))
 	err := b.host.Do(rtnl.CreateVeth(v))
 	if errors.Is(err, syscall.EEXIST) {
 		if peer, missing := pod.Link(v.Peer); missing == nil && peer.MAC.String() == v.PeerMAC.String() && b.isOurs(v.Host, r.SandboxID) {
-			return b.host.Do(port())
+			return b.host.Do(rtnl.SetMaster(v.Host, v.Bridge), port)
 		}
 		if err := b.remover.remove(ctx, v.Host); err != nil {
 			return err
@@ -151,7 +149,7 @@ func (b *Bridge) createVeth(ctx context.Context, r *lease.Record, netns *linux.F
 	if err != nil {
 		return err
 	}
-	return b.host.Do(port())
+	return b.host.Do(port)
 }
 
 func (b *Bridge) isOurs(name, sandbox string) bool {

@@ -109,7 +109,9 @@ func Open(o Options) (_ *Bridge, err error) {
 	if b.table, err = hostport.Open(b.hostNS, o.Instance, b.name); err != nil {
 		return nil, err
 	}
-	b.remover = newRemover(func() (*rtnl.Conn, error) { return rtnl.Dial(b.home, b.hostNS) })
+	b.remover = newRemover(
+		func() (*rtnl.Conn, error) { return rtnl.DialForDeletion(b.home, b.hostNS) },
+		func(name string) bool { _, err := b.host.Link(name); return !errors.Is(err, syscall.ENODEV) })
 	for _, r := range b.leases.All() {
 		if err := b.table.Reserve(r.SandboxID, r.IPs(), r.Ports); err != nil {
 			b.notes = append(b.notes, fmt.Sprintf("lease of %s: %v", r.SandboxID, err))

@@ -2,6 +2,7 @@ package builtin
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -9,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -16,6 +18,7 @@ import (
 	"fermata/internal/network/endpoint"
 	"fermata/internal/network/nettest"
 	"fermata/internal/network/rtnl"
+	"fermata/internal/undo"
 )
 
 // patience bounds what must happen; nothing waits for it that works.
@@ -265,5 +268,37 @@ func (m *machine) clean(b *Bridge) {
 	}
 	if found, err := b.Reconcile(m.t.Context(), func(string) bool { return true }); err != nil || len(found) != 0 {
 		m.t.Errorf("found on reconciling: %q, %v", found, err)
+	}
+}
+
+// undoNothing is a stack that a crash takes along.
+func undoNothing() *undo.Stack { return &undo.Stack{} }
+
+// udpAsker sends from one port, each time it is called, and returns the next answer.
+func (m *machine) udpAsker(ns *linux.FD, ip netip.Addr, port uint16) func(time.Duration) (string, error) {
+	m.t.Helper()
+	var c net.Conn
+	nettest.In(m.t, ns, func() {
+		var err error
+		if c, err = net.Dial("udp", netip.AddrPortFrom(ip, port).String()); err != nil {
+			m.t.Error(err)
+		}
+	})
+	m.t.Cleanup(func() { c.Close() })
+	return func(limit time.Duration) (string, error) {
+		c.SetDeadline(time.Now().Add(limit))
+		buf := make([]byte, 100)
+		for {
+			if _, err := c.Write([]byte("?")); err != nil && !errors.Is(err, syscall.ECONNREFUSED) {
+				return "", err
+			}
+			n, err := c.Read(buf)
+			if errors.Is(err, syscall.ECONNREFUSED) && limit < patience {
+				return "", err
+			}
+			if err == nil || !errors.Is(err, syscall.ECONNREFUSED) { // refused: what an earlier datagram met
+				return string(buf[:n]), err
+			}
+		}
 	}
 }

@@ -155,7 +155,7 @@ func (b *Bridge) mendPorts(say func(string, ...any)) error {
 		if _, attached := b.connectedTo(r.SandboxID); l == nil || !attached && l.Alias == "" || l.Master == index && l.Up {
 			continue // none: the sandbox's namespace is gone or about to be, which is not for us to mend
 		}
-		if err := b.host.Do(rtnl.SetBridgePort(l.Name, index, alias(b.options.Instance, r.SandboxID))); err != nil {
+		if err := b.host.Do(rtnl.SetMaster(l.Name, index), rtnl.SetBridgePort(l.Name, alias(b.options.Instance, r.SandboxID))); err != nil {
 			failed = append(failed, err)
 			continue
 		}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"syscall"
 
 	"fermata/internal/network/rtnl"
 )
@@ -12,8 +13,10 @@ import (
 // remover deletes links. The kernel keeps whoever deletes one waiting for 15 ms and more after the link is gone, and as long for twenty as
 // for one. So a few workers take what has gathered, and callers wait only until theirs is gone (see rtnl.Conn.Delete).
 type remover struct {
-	dial func() (*rtnl.Conn, error)
-	wg   sync.WaitGroup
+	// dial makes a connection for deleting; exists asks whether there is a link, on another one.
+	dial   func() (*rtnl.Conn, error)
+	exists func(name string) bool
+	wg     sync.WaitGroup
 
 	mu      sync.Mutex
 	queue   []removal
@@ -35,8 +38,8 @@ const (
 	groupBase = 0x66726d00
 )
 
-func newRemover(dial func() (*rtnl.Conn, error)) *remover {
-	r := &remover{dial: dial}
+func newRemover(dial func() (*rtnl.Conn, error), exists func(name string) bool) *remover {
+	r := &remover{dial: dial, exists: exists}
 	for i := range uint32(workers) {
 		r.groups = append(r.groups, groupBase+i)
 	}
@@ -136,6 +139,10 @@ func (r *remover) perform(conn *rtnl.Conn, batch []removal, group uint32) (*rtnl
 		err = conn.Delete(names, group, func(name string) { answer(name, nil) })
 	}
 	for name := range waiting {
+		if errors.Is(err, syscall.ENOBUFS) && !r.exists(name) { // only the answer was lost
+			answer(name, nil)
+			continue
+		}
 		answer(name, err)
 	}
 	return conn, err

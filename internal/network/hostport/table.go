@@ -16,7 +16,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"syscall"
 
 	"github.com/google/nftables"
 	"github.com/mdlayher/netlink"
@@ -43,13 +42,36 @@ type Table struct {
 // Open prepares the table "fermata-<instance>" in the host's namespace, which is borrowed until Close. Nothing is changed before [Table.Rebuild].
 func Open(host *linux.FD, instance, bridge string) (*Table, error) {
 	name := prefix + instance
-	conn, err := nftables.New(nftables.AsLasting(), nftables.WithNetNSFd(host.Int()),
-		// one transaction may carry every port of the node
+	t := &Table{name: name, host: host, rules: newRules(name, bridge), registry: newRegistry()}
+	if err := t.dial(); err != nil {
+		return nil, err
+	}
+	return t, nil
+}
+
+// dial makes the socket. One transaction may carry every port of the node.
+func (t *Table) dial() (err error) {
+	t.conn, err = nftables.New(nftables.AsLasting(), nftables.WithNetNSFd(t.host.Int()),
 		nftables.WithSockOptions(func(c *netlink.Conn) error { return errors.Join(c.SetWriteBuffer(4<<20), c.SetReadBuffer(4<<20)) }))
 	if err != nil {
-		return nil, fmt.Errorf("open nftables of %s: %w", name, err)
+		return fmt.Errorf("open nftables of %s: %w", t.name, err)
 	}
-	return &Table{name: name, host: host, rules: newRules(name, bridge), conn: conn, registry: newRegistry()}, nil
+	return nil
+}
+
+// flush performs what is queued. After a failure answers may be left in the socket, which the next transaction would take for its own:
+// it gets a new one.
+func (t *Table) flush() error {
+	err := t.conn.Flush()
+	if err == nil {
+		return nil
+	}
+	return errors.Join(err, t.redial())
+}
+
+func (t *Table) redial() error {
+	t.conn.CloseLasting() // whatever it says, it is not used again
+	return t.dial()
 }
 
 // Close lets go of the socket; the table stays.
@@ -112,7 +134,7 @@ func (t *Table) change(entries []entry, do func(*nftables.Set, []nftables.SetEle
 			return err
 		}
 	}
-	return t.conn.Flush()
+	return t.flush()
 }
 
 // NeedsLocalnet says whether a port is to be reached by 127.0.0.1.
@@ -158,7 +180,7 @@ func (t *Table) rebuild() error {
 			}
 		}
 	}
-	err := t.conn.Flush()
+	err := t.flush()
 	for _, s := range t.rules.sets() {
 		s.ID = 0 // valid within its transaction only; later ones go by name
 	}
@@ -171,7 +193,7 @@ func (t *Table) Delete() error {
 	defer t.mu.Unlock()
 	t.conn.AddTable(t.rules.table)
 	t.conn.DelTable(t.rules.table)
-	if err := t.conn.Flush(); err != nil {
+	if err := t.flush(); err != nil {
 		return fmt.Errorf("delete nft table %s: %w", t.name, err)
 	}
 	return nil
@@ -196,6 +218,9 @@ func (t *Table) Mend() ([]string, error) {
 
 // differences tells what the kernel's table has too much and too little.
 func (t *Table) differences() ([]string, error) {
+	if there, err := t.exists(); err != nil || !there {
+		return []string{"nft table " + t.name + ": was gone, made anew"}, err
+	}
 	want := map[entry]bool{}
 	for _, e := range t.registry.all() {
 		want[e] = true
@@ -203,11 +228,8 @@ func (t *Table) differences() ([]string, error) {
 	var found []string
 	for _, s := range []*nftables.Set{t.rules.ports4, t.rules.anyports4, t.rules.ports6, t.rules.anyports6} {
 		elements, err := t.conn.GetSetElements(s)
-		if errors.Is(err, os.ErrNotExist) {
-			return []string{"nft table " + t.name + ": was gone, made anew"}, nil
-		}
-		if err != nil {
-			return nil, err
+		if err != nil { // no map of that name, most likely: then the table is not as we make it
+			return []string{fmt.Sprintf("nft table %s: map %s cannot be read (%v), made anew", t.name, s.Name, err)}, t.redial()
 		}
 		for _, v := range elements {
 			e, ok := parse(v, s == t.rules.ports6 || s == t.rules.anyports6)
@@ -228,26 +250,29 @@ func (t *Table) differences() ([]string, error) {
 func (t *Table) Exists() (bool, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	_, err := t.conn.ListTableOfFamily(t.name, nftables.TableFamilyINet)
-	if errors.Is(err, syscall.ENOENT) {
-		return false, nil
+	return t.exists()
+}
+
+func (t *Table) exists() (bool, error) {
+	tables, err := t.list()
+	return slices.Contains(tables, t.name), err
+}
+
+func (t *Table) list() (names []string, err error) {
+	tables, err := t.conn.ListTablesOfFamily(nftables.TableFamilyINet)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("list nft tables: %w", err), t.redial())
 	}
-	return err == nil, err
+	for _, o := range tables {
+		names = append(names, o.Name)
+	}
+	return names, nil
 }
 
 // Others lists the tables of other instances.
 func (t *Table) Others() ([]string, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	tables, err := t.conn.ListTablesOfFamily(nftables.TableFamilyINet)
-	if err != nil {
-		return nil, fmt.Errorf("list nft tables: %w", err)
-	}
-	var others []string
-	for _, o := range tables {
-		if strings.HasPrefix(o.Name, prefix) && o.Name != t.name {
-			others = append(others, o.Name)
-		}
-	}
-	return others, nil
+	names, err := t.list()
+	return slices.DeleteFunc(names, func(n string) bool { return n == t.name || !strings.HasPrefix(n, prefix) }), err
 }

@@ -38,6 +38,18 @@ func Dial(home *linux.Home, ns *linux.FD) (*Conn, error) {
 	return c, nil
 }
 
+// DialForDeletion makes a socket that is good for [Conn.Delete] and nothing else.
+func DialForDeletion(home *linux.Home, ns *linux.FD) (*Conn, error) {
+	c, err := Dial(home, ns)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.socket.OnlyDeletions(); err != nil {
+		return nil, errors.Join(err, c.Close())
+	}
+	return c, nil
+}
+
 // Close closes the socket. A nil Conn has none.
 func (c *Conn) Close() error {
 	if c == nil {

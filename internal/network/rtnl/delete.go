@@ -12,7 +12,7 @@ import (
 // (rcu_barrier, 15 ms and more) while others go on. A link that does not exist is gone at once. Several links are put into the group
 // first, which must be nobody else's, and removed at the cost of one.
 //
-// The Conn must be used for nothing else meanwhile.
+// The Conn must come from [DialForDeletion]. ENOBUFS means that the kernel's answer was lost: whether the links are gone must be asked elsewhere.
 func (c *Conn) Delete(names []string, group uint32, gone func(name string)) (err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net"
-	"strings"
 	"syscall"
 
 	"fermata/internal/linux"
@@ -82,13 +81,17 @@ func CreateBridge(name string, mac net.HardwareAddr, mtu int) *Request {
 	})
 }
 
-// SetBridgePort makes a link (again) a port of a bridge, up, that may send back to where a frame came from (hairpin: with br_netfilter
+// SetMaster makes a link a port of a bridge, 0 of none.
+func SetMaster(name string, bridge int) *Request {
+	return newRequest(fmt.Sprintf("make %s a port of link %d", name, bridge), syscall.RTM_NEWLINK, 0).link(0, 0, 0, 0).
+		text(syscall.IFLA_IFNAME, name).number(syscall.IFLA_MASTER, uint32(bridge))
+}
+
+// SetBridgePort brings up a link that is a port of a bridge and has it send back to where a frame came from (hairpin: with br_netfilter
 // a pod that calls itself by a host port is bridged), and gives it an alias.
-func SetBridgePort(name string, bridge int, alias string) *Request {
+func SetBridgePort(name, alias string) *Request {
 	r := newRequest("set up bridge port "+name, syscall.RTM_NEWLINK, 0)
-	r.link(0, 0, syscall.IFF_UP, syscall.IFF_UP).text(syscall.IFLA_IFNAME, name)
-	r.number(syscall.IFLA_MASTER, uint32(bridge))
-	r.text(linkAlias, alias)
+	r.link(0, 0, syscall.IFF_UP, syscall.IFF_UP).text(syscall.IFLA_IFNAME, name).text(linkAlias, alias)
 	return r.nest(syscall.IFLA_LINKINFO, func() {
 		r.text(linkInfoSlaveKind, "bridge")
 		r.nest(linkInfoSlaveData, func() { r.byte(bridgePortMode, 1) })
@@ -179,7 +182,7 @@ func parseLink(p []byte) *Link {
 		case syscall.IFLA_MASTER:
 			l.Master = int(number(value))
 		case linkAlias:
-			l.Alias = strings.Clone(text(value))
+			l.Alias = text(value)
 		case linkStats64:
 			l.Stats = parseStats(value)
 		case syscall.IFLA_LINKINFO:

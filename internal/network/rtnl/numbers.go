@@ -45,6 +45,7 @@ const (
 	addressFlags       = 8
 	addressNoDAD       = 0x02
 	routeProtocolBoot  = 3
+	learntByRA         = 9 // RTPROT_RA
 	routeTypeUnicast   = 1
 	routeTableMain     = 254
 	routeScopeUniverse = 0

@@ -122,7 +122,6 @@ func parseRoute(p []byte) (r Route, ok bool) {
 	default:
 		return r, false
 	}
-	const learntByRA = 9 // RTPROT_RA
 	r.Learnt = p[5] == learntByRA
 	attributes(p[syscall.SizeofRtMsg:], func(kind uint16, value []byte) {
 		switch kind {
@@ -136,4 +135,11 @@ func parseRoute(p []byte) (r Route, ok bool) {
 	})
 	r.To = netip.PrefixFrom(to, int(p[1]))
 	return r, r.To.IsValid()
+}
+
+// AddLearntRoute adds a default route that looks as if a router had advertised it.
+func AddLearntRoute(link string, index int, gateway netip.Addr) *Request {
+	r := AddDefaultRoute(link, index, gateway)
+	r.raw[syscall.NLMSG_HDRLEN+5] = learntByRA
+	return r
 }

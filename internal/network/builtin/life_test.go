@@ -1,0 +1,746 @@
+package builtin
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/nftables"
+
+	"fermata/internal/errs"
+	"fermata/internal/linux"
+	"fermata/internal/network/endpoint"
+	"fermata/internal/network/lease"
+	"fermata/internal/network/nettest"
+	"fermata/internal/network/rtnl"
+)
+
+func all(string) bool  { return true }
+func none(string) bool { return false }
+
+func TestAttachingTwiceIsAttachingOnce(t *testing.T) {
+	m := newMachine(t)
+	b := m.open()
+	one := m.attach(b, "one", endpoint.PortMapping{ContainerPort: 80, HostPort: 8080})
+	again := func(b *Bridge) {
+		t.Helper()
+		r, err := b.Attach(t.Context(), endpoint.Attachment{SandboxID: "one", NetNS: one.ns, Ports: []endpoint.PortMapping{{ContainerPort: 80, HostPort: 8080}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !slices.Equal(r.IPs, one.IPs) || r.HostInterface != one.HostInterface || r.MAC.String() != one.MAC.String() {
+			t.Errorf("again: %+v, want %+v", r, one.Result)
+		}
+	}
+	again(b)
+	m.serve(one.ns, "tcp", 80, "one")
+	m.wants("before the restart", m.outside, "tcp", hostIP4, 8080, "one", outsideIP4)
+	restarted := m.open()
+	m.wants("after the restart", m.outside, "tcp", hostIP4, 8080, "one", outsideIP4)
+	again(restarted)
+	m.wants("after attaching again", m.outside, "tcp", hostIP4, 8080, "one", outsideIP4)
+	if found, err := restarted.Reconcile(t.Context(), all); err != nil || len(found) != 0 {
+		t.Errorf("reconciling found %q, %v", found, err)
+	}
+	m.detach(restarted, "one")
+	m.detach(restarted, "one") // unknown by now
+	m.clean(restarted)
+}
+
+func TestASandboxInANewNamespaceIsConnectedAnew(t *testing.T) {
+	m := newMachine(t)
+	b := m.open()
+	one := m.attach(b, "one")
+	again := m.attach(b, "one")
+	if !slices.Equal(again.IPs, one.IPs) {
+		t.Errorf("addresses %v, had %v", again.IPs, one.IPs)
+	}
+	m.serve(again.ns, "tcp", 80, "new")
+	m.wants("the new namespace", m.host, "tcp", one.ip4(), 80, "new", nothing)
+	m.detach(b, "one")
+	m.clean(b)
+}
+
+func TestManyAtOnceLeaveNothing(t *testing.T) {
+	m := newMachine(t)
+	b := m.open()
+	const pods = 200
+	var mu sync.Mutex
+	seen := map[netip.Addr]string{}
+	var wg sync.WaitGroup
+	spaces := make([]*linux.FD, 20)
+	for i := range spaces {
+		spaces[i] = nettest.Bare(t)
+	}
+	for worker, ns := range spaces {
+		wg.Go(func() {
+			for i := range pods / len(spaces) {
+				id := fmt.Sprintf("pod-%d-%d", worker, i)
+				r, err := b.Attach(t.Context(), endpoint.Attachment{
+					SandboxID: id, NetNS: ns, Ports: []endpoint.PortMapping{{ContainerPort: 80, HostPort: uint16(10000 + worker*100 + i)}},
+				})
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				mu.Lock()
+				for _, ip := range r.IPs {
+					if seen[ip] != "" {
+						t.Errorf("%s has %s, which %s had: given again too early", id, ip, seen[ip])
+					}
+					seen[ip] = id
+				}
+				mu.Unlock()
+				if rand.IntN(2) == 0 { // twice at once
+					wg.Go(func() {
+						if err := b.Detach(t.Context(), id); err != nil {
+							t.Error(err)
+						}
+					})
+				}
+				if err := b.Detach(t.Context(), id); err != nil {
+					t.Error(err)
+				}
+				if _, err := b.host.Link(r.HostInterface); !errors.Is(err, syscall.ENODEV) {
+					t.Errorf("link of %s after Detach: %v", id, err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if len(seen) != 2*pods {
+		t.Errorf("%d addresses given, want %d", len(seen), 2*pods)
+	}
+	m.clean(b)
+}
+
+func TestTheSameSandboxFromManySides(t *testing.T) {
+	m := newMachine(t)
+	b := m.open()
+	ns := nettest.Bare(t)
+	results := make([]*endpoint.Result, 20)
+	var wg sync.WaitGroup
+	for i := range results {
+		wg.Go(func() {
+			var err error
+			if results[i], err = b.Attach(t.Context(), endpoint.Attachment{SandboxID: "one", NetNS: ns}); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	for _, r := range results {
+		if r == nil || !slices.Equal(r.IPs, results[0].IPs) {
+			t.Fatalf("%+v and %+v for one sandbox", r, results[0])
+		}
+	}
+	m.detach(b, "one")
+	m.clean(b)
+}
+
+// Write-ahead: wherever the daemon dies, the next one finds what it left, and either finishes or frees it.
+func TestACrashAtEachStepIsMended(t *testing.T) {
+	steps := []struct {
+		name string
+		do   func(b *Bridge, r *lease.Record, ns *linux.FD) error
+	}{
+		{"after the lease", func(b *Bridge, r *lease.Record, ns *linux.FD) error { return nil }},
+		{"after creating the link", func(b *Bridge, r *lease.Record, ns *linux.FD) error {
+			return b.host.Do(rtnl.CreateVeth(rtnl.Veth{
+				Host: r.HostInterface, HostMAC: hostMAC(r.Addresses[0].Addr()), Peer: "eth0", PeerMAC: podMAC(r.Addresses[0].Addr()),
+				NetNS: ns, Bridge: b.index, MTU: b.mtu,
+			}))
+		}},
+		{"after naming the link", func(b *Bridge, r *lease.Record, ns *linux.FD) error {
+			pod, err := dialPod(b.home, ns)
+			if err != nil {
+				return err
+			}
+			defer pod.Close()
+			return b.createVeth(t.Context(), r, ns, pod)
+		}},
+		{"after the addresses", func(b *Bridge, r *lease.Record, ns *linux.FD) error {
+			pod, err := dialPod(b.home, ns)
+			if err != nil {
+				return err
+			}
+			defer pod.Close()
+			return errors.Join(b.createVeth(t.Context(), r, ns, pod), configurePod(pod, r))
+		}},
+		{"after the ports", func(b *Bridge, r *lease.Record, ns *linux.FD) error {
+			var u = undoNothing()
+			return b.connect(t.Context(), r, ns, u)
+		}},
+	}
+	for _, s := range steps {
+		t.Run(s.name, func(t *testing.T) {
+			m := newMachine(t)
+			a := endpoint.Attachment{SandboxID: "one", NetNS: nettest.Bare(t), Ports: []endpoint.PortMapping{{ContainerPort: 80, HostPort: 8080}}}
+			crash := func() *lease.Record {
+				b := m.open()
+				r, err := b.lease(&a, undoNothing())
+				if err == nil {
+					err = s.do(b, r, a.NetNS)
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+				return r
+			}
+			r := crash()
+			next := m.open()
+			got, err := next.Attach(t.Context(), a) // the same request again
+			if err != nil || !slices.Equal(got.IPs, r.IPs()) {
+				t.Fatalf("the same request after the crash: %+v, %v, want %v", got, err, r.IPs())
+			}
+			m.serve(a.NetNS, "tcp", 80, "one")
+			m.wants("finished", m.outside, "tcp", hostIP6, 8080, "one", outsideIP6)
+			m.detach(next, "one")
+			m.clean(next)
+
+			crash()
+			next = m.open()
+			found, err := next.Reconcile(t.Context(), none)
+			if err != nil || len(found) != 1 || !strings.Contains(found[0], "one") {
+				t.Errorf("reconciling found %q, %v, want the lease", found, err)
+			}
+			m.clean(next)
+		})
+	}
+}
+
+func TestAFailedAttachLeavesNothing(t *testing.T) {
+	m := newMachine(t)
+	b := m.open()
+	ns := nettest.Bare(t)
+	taken := m.attach(b, "taken", endpoint.PortMapping{ContainerPort: 80, HostPort: 8080}, endpoint.PortMapping{ContainerPort: 81, HostPort: 8081, HostIP: hostIP4})
+	other, err := linux.OpenDir("/")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	port := func(p endpoint.PortMapping) endpoint.Attachment {
+		return endpoint.Attachment{SandboxID: "bad", NetNS: ns, Ports: []endpoint.PortMapping{p}}
+	}
+	for _, c := range []struct {
+		name string
+		a    endpoint.Attachment
+		kind errs.Kind
+	}{
+		{"no namespace", endpoint.Attachment{SandboxID: "bad"}, errs.InvalidArgument},
+		{"no ID", endpoint.Attachment{NetNS: ns}, errs.InvalidArgument},
+		{"an ID that leads elsewhere", endpoint.Attachment{SandboxID: "../x", NetNS: ns}, errs.InvalidArgument},
+		{"what is no namespace", endpoint.Attachment{SandboxID: "bad", NetNS: other}, errs.Internal},
+		{"an unknown protocol", port(endpoint.PortMapping{Protocol: "icmp", ContainerPort: 1, HostPort: 1}), errs.InvalidArgument},
+		{"no container port", port(endpoint.PortMapping{HostPort: 1}), errs.InvalidArgument},
+		{"a port at [::1]", port(endpoint.PortMapping{ContainerPort: 1, HostPort: 1, HostIP: netip.IPv6Loopback()}), errs.Unimplemented},
+		{"one port to two", endpoint.Attachment{SandboxID: "bad", NetNS: ns, Ports: []endpoint.PortMapping{
+			{ContainerPort: 1, HostPort: 1}, {ContainerPort: 2, HostPort: 1}}}, errs.InvalidArgument},
+		{"a port that another pod has", port(endpoint.PortMapping{ContainerPort: 1, HostPort: 8080}), errs.AlreadyExists},
+		{"a port that another has at every address", port(endpoint.PortMapping{ContainerPort: 1, HostPort: 8080, HostIP: hostIP4}), errs.AlreadyExists},
+		{"a port at every address that another has at one", port(endpoint.PortMapping{ContainerPort: 1, HostPort: 8081}), errs.AlreadyExists},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r, err := b.Attach(t.Context(), c.a)
+			if !errs.Is(err, c.kind) || r != nil {
+				t.Errorf("got %+v, %v (%s), want %s", r, err, errs.KindOf(err), c.kind)
+			}
+			if got := b.leases.All(); len(got) != 1 || len(m.links()) != 2 {
+				t.Errorf("leases %v, links %v are left", got, m.links())
+			}
+		})
+	}
+	for _, p := range []endpoint.PortMapping{
+		{ContainerPort: 80, HostPort: 8081, HostIP: netip.MustParseAddr("127.0.0.1")}, // another address
+		{ContainerPort: 80, HostPort: 8080, Protocol: "udp"},                          // another protocol
+	} {
+		m.attach(b, "good", p)
+		m.detach(b, "good")
+	}
+	m.detach(b, taken.id)
+	m.attach(b, "good", endpoint.PortMapping{ContainerPort: 80, HostPort: 8080}) // free again
+	m.detach(b, "good")
+	m.clean(b)
+}
+
+func TestAnExhaustedSubnetSaysSoAndRecovers(t *testing.T) {
+	m := newMachine(t)
+	b := m.open(func(o *Options) { o.Subnet = "10.77.0.0/29" })
+	var pods []*pod
+	for i := range 5 { // eight, without network, gateway and broadcast
+		pods = append(pods, m.attach(b, fmt.Sprint("pod", i)))
+	}
+	if err := b.Status(); !errs.Is(err, errs.ResourceExhausted) {
+		t.Errorf("status of an exhausted network: %v", err)
+	}
+	ns := nettest.Bare(t)
+	_, err := b.Attach(t.Context(), endpoint.Attachment{SandboxID: "sixth", NetNS: ns})
+	if !errs.Is(err, errs.ResourceExhausted) || !strings.Contains(err.Error(), "all 5 of [10.77.0.0/29") || !strings.Contains(err.Error(), "5 pods") {
+		t.Errorf("the sixth pod: %v", err)
+	}
+	m.detach(b, "pod2")
+	if err := b.Status(); err != nil {
+		t.Errorf("status with an address free: %v", err)
+	}
+	if again := m.attach(b, "sixth"); again.ip4() != pods[2].ip4() {
+		t.Errorf("got %s, only %s was free", again.ip4(), pods[2].ip4())
+	}
+	for _, id := range []string{"pod0", "pod1", "pod3", "pod4", "sixth"} {
+		m.detach(b, id)
+	}
+	m.clean(b)
+}
+
+func TestAddressesAreGivenAgainAsLateAsPossible(t *testing.T) {
+	m := newMachine(t)
+	b := m.open()
+	first := m.attach(b, "pod").ip4()
+	m.detach(b, "pod")
+	if next := m.attach(b, "pod").ip4(); next != first.Next() {
+		t.Errorf("got %s after %s", next, first)
+	}
+	m.detach(b, "pod")
+	b = m.open()
+	if next := m.attach(b, "pod").ip4(); next.Compare(first.Next()) <= 0 {
+		t.Errorf("after a restart got %s, which was given before", next)
+	}
+	m.detach(b, "pod")
+	m.clean(b)
+}
+
+func TestTwoInstancesSideBySide(t *testing.T) {
+	m := newMachine(t)
+	b := m.open()
+	dir := m.dir
+	second := m.open(func(o *Options) { o.Instance, o.Bridge, o.Dir = "second", "fermata1", t.TempDir() })
+	if b.Ranges()[0].Overlaps(second.Ranges()[0]) || b.Ranges()[1].Overlaps(second.Ranges()[1]) {
+		t.Fatalf("networks %v and %v overlap", b.Ranges(), second.Ranges())
+	}
+	one := m.attach(b, "same", endpoint.PortMapping{ContainerPort: 80, HostPort: 8001})
+	two := m.attach(second, "same", endpoint.PortMapping{ContainerPort: 80, HostPort: 8002})
+	m.serve(one.ns, "tcp", 80, "one")
+	m.serve(two.ns, "tcp", 80, "two")
+	m.wants("the first's port", m.outside, "tcp", hostIP4, 8001, "one", outsideIP4)
+	m.wants("the second's port", m.outside, "tcp", hostIP4, 8002, "two", outsideIP4)
+	m.wants("from one to the other by its host port", one.ns, "tcp", hostIP4, 8002, "two", nothing)
+	if _, err := b.Reconcile(t.Context(), none); err != nil {
+		t.Fatal(err)
+	}
+	m.wants("the second's port, after the first has freed all", m.outside, "tcp", hostIP4, 8002, "two", outsideIP4)
+	m.dir = dir
+	if err := b.Teardown(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	m.wants("the second's port, after the first is torn down", m.outside, "tcp", hostIP4, 8002, "two", outsideIP4)
+	if v := m.sysctl(forwarding4); v != "1" {
+		t.Errorf("ip_forward is %s, but the second instance lives on it", v)
+	}
+	if err := second.Teardown(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if left := m.links(); len(left) != 0 {
+		t.Errorf("links left: %v", left)
+	}
+}
+
+func TestTeardownLeavesTheHostAsItWas(t *testing.T) {
+	for _, before := range []string{"0", "1"} {
+		t.Run("forwarding was "+before, func(t *testing.T) {
+			m := newMachine(t)
+			m.setSysctl(forwarding4, before)
+			m.setSysctl(forwarding6, before)
+			m.open() // a restart must not forget that it was the first start that turned it on
+			b := m.open()
+			if four, six := m.sysctl(forwarding4), m.sysctl(forwarding6); four != "1" || six != "1" {
+				t.Errorf("forwarding is %s, %s", four, six)
+			}
+			m.attach(b, "one", endpoint.PortMapping{ContainerPort: 80, HostPort: 80})
+			if err := b.Teardown(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if four, six := m.sysctl(forwarding4), m.sysctl(forwarding6); four != before || six != before {
+				t.Errorf("forwarding is %s, %s, was %s", four, six, before)
+			}
+			c, err := nftables.New(nftables.WithNetNSFd(m.host.Int()))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if tables, err := c.ListTables(); err != nil || len(tables) != 0 {
+				t.Errorf("tables left: %v, %v", tables, err)
+			}
+			if left := m.links(); len(left) != 0 {
+				t.Errorf("links left: %v", left)
+			}
+			if _, err := b.Attach(t.Context(), endpoint.Attachment{SandboxID: "late", NetNS: nettest.Bare(t)}); !errs.Is(err, errs.FailedPrecondition) {
+				t.Errorf("attach after teardown: %v", err)
+			}
+			if err := b.Status(); !errs.Is(err, errs.FailedPrecondition) {
+				t.Errorf("status after teardown: %v", err)
+			}
+		})
+	}
+}
+
+func TestTheKubeletsPodCIDR(t *testing.T) {
+	m := newMachine(t)
+	b := m.open()
+	old := m.attach(b, "old")
+	for _, c := range []struct {
+		cidr string
+		want []string // beginnings
+		fail bool
+	}{
+		{cidr: "10.99.1.0/24", want: []string{"10.99.1.", "fd"}},
+		{cidr: "10.99.2.0/24,2001:db8:77::/64", want: []string{"10.99.2.", "2001:db8:77:"}},
+		{cidr: "2001:db8:78::/64,10.99.3.0/24", want: []string{"2001:db8:78:", "10.99.3."}},
+		{cidr: "", want: []string{"2001:db8:78:", "10.99.3."}},
+		{cidr: "10.99.3.0/33", fail: true, want: []string{"2001:db8:78:", "10.99.3."}},
+		{cidr: "10.99.3.0/24,10.99.4.0/24", fail: true, want: []string{"2001:db8:78:", "10.99.3."}},
+		{cidr: "10.99.3.0/31", fail: true, want: []string{"2001:db8:78:", "10.99.3."}},
+	} {
+		err := b.SetPodCIDR(c.cidr)
+		if c.fail != errs.Is(err, errs.InvalidArgument) {
+			t.Errorf("%q: %v", c.cidr, err)
+		}
+		p := m.attach(b, "new")
+		for i, want := range c.want {
+			if !strings.HasPrefix(p.IPs[i].String(), want) {
+				t.Errorf("after %q: addresses %v, want %v", c.cidr, p.IPs, c.want)
+			}
+		}
+		m.serve(p.ns, "tcp", 80, "new")
+		m.wants("old to new after "+c.cidr, old.ns, "tcp", p.IPs[0], 80, "new", nothing)
+		m.detach(b, "new")
+	}
+	m.serve(m.outside, "tcp", 80, "outside")
+	m.wants("the old pod to the world", old.ns, "tcp", outsideIP4, 80, "outside", hostIP4)
+	b = m.open()
+	if p := m.attach(b, "new"); !strings.HasPrefix(p.IPs[0].String(), "2001:db8:78:") {
+		t.Errorf("after a restart: %v", p.IPs)
+	}
+	m.detach(b, "new")
+	m.detach(b, "old")
+	found, err := b.Reconcile(t.Context(), none)
+	if err != nil || len(found) == 0 || !strings.Contains(found[0], "former pod network") {
+		t.Errorf("addresses of former networks: %q, %v", found, err)
+	}
+	m.clean(b)
+
+	configured := m.open(func(o *Options) { o.Subnet = "10.55.0.0/16" })
+	if err := configured.SetPodCIDR("10.99.9.0/24"); err != nil {
+		t.Fatal(err)
+	}
+	if p := m.attach(configured, "c"); !strings.HasPrefix(p.ip4().String(), "10.55.") {
+		t.Errorf("with --subnet the kubelet decides: %v", p.IPs)
+	}
+	m.detach(configured, "c")
+}
+
+func TestReconcileMendsWhatOthersBroke(t *testing.T) {
+	port := endpoint.PortMapping{ContainerPort: 80, HostPort: 8080}
+	nft := func(m *machine, do func(c *nftables.Conn, table *nftables.Table)) {
+		c, err := nftables.New(nftables.WithNetNSFd(m.host.Int()))
+		if err != nil {
+			m.t.Fatal(err)
+		}
+		do(c, &nftables.Table{Name: "fermata-test", Family: nftables.TableFamilyINet})
+		if err := c.Flush(); err != nil {
+			m.t.Fatal(err)
+		}
+	}
+	for _, c := range []struct {
+		name    string
+		destroy func(m *machine, b *Bridge, p *pod)
+		found   string
+	}{
+		{"the table was flushed with all rules", func(m *machine, b *Bridge, p *pod) {
+			nft(m, func(c *nftables.Conn, _ *nftables.Table) { c.FlushRuleset() })
+		}, "was gone"},
+		{"an element was removed", func(m *machine, b *Bridge, p *pod) {
+			nft(m, func(c *nftables.Conn, table *nftables.Table) {
+				c.FlushSet(&nftables.Set{Name: "anyports4", Table: table})
+			})
+		}, "added missing port 8080"},
+		{"an element was added", func(m *machine, b *Bridge, p *pod) {
+			nft(m, func(c *nftables.Conn, table *nftables.Table) {
+				key := []byte{6, 0, 0, 0, 0, 99, 0, 0}
+				value := append(p.ip4().AsSlice(), 0, 99, 0, 0)
+				if err := c.SetAddElements(&nftables.Set{Name: "anyports4", Table: table}, []nftables.SetElement{{Key: key, Val: value, Comment: "ghost"}}); err != nil {
+					t.Error(err)
+				}
+			})
+		}, "ghost"},
+		{"the bridge was deleted", func(m *machine, b *Bridge, p *pod) {
+			if err := b.host.Do(rtnl.DeleteLink(b.name)); err != nil {
+				t.Error(err)
+			}
+		}, "bridge fermata0: was gone"},
+		{"the gateway's address was deleted", func(m *machine, b *Bridge, p *pod) {
+			if err := b.host.Do(rtnl.DeleteAddress(b.name, b.index, netip.PrefixFrom(p.Gateways[0], 16))); err != nil {
+				t.Error(err)
+			}
+		}, "missing address"},
+		{"the link was taken from the bridge", func(m *machine, b *Bridge, p *pod) {
+			if err := b.host.Do(rtnl.SetMaster(p.HostInterface, 0)); err != nil {
+				t.Error(err)
+			}
+		}, "was no port"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			m := newMachine(t)
+			b := m.open()
+			p := m.attach(b, "one", port)
+			m.serve(p.ns, "tcp", 80, "one")
+			c.destroy(m, b, p)
+			found, err := b.Reconcile(t.Context(), all)
+			if err != nil || !strings.Contains(strings.Join(found, "\n"), c.found) {
+				t.Errorf("found %q, %v, want %q", found, err, c.found)
+			}
+			m.wants("after mending", m.outside, "tcp", hostIP4, 8080, "one", outsideIP4)
+			m.wants("after mending, by 127.0.0.1", m.host, "tcp", netip.MustParseAddr("127.0.0.1"), 8080, "one", nothing)
+			if err := b.Status(); err != nil {
+				t.Error(err)
+			}
+			m.detach(b, "one")
+			m.clean(b)
+		})
+	}
+}
+
+func TestAttachAfterTheRulesWereFlushed(t *testing.T) {
+	m := newMachine(t)
+	b := m.open()
+	c, err := nftables.New(nftables.WithNetNSFd(m.host.Int()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.FlushRuleset()
+	if err := c.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Status(); !errs.Is(err, errs.Unavailable) {
+		t.Errorf("status without table: %v", err)
+	}
+	p := m.attach(b, "one", endpoint.PortMapping{ContainerPort: 80, HostPort: 8080})
+	m.serve(p.ns, "tcp", 80, "one")
+	m.wants("the port", m.outside, "tcp", hostIP4, 8080, "one", outsideIP4)
+	m.detach(b, "one")
+	m.clean(b)
+}
+
+func TestRecordsThatAreLostOrBroken(t *testing.T) {
+	m := newMachine(t)
+	b := m.open()
+	lost, broken, kept := m.attach(b, "lost"), m.attach(b, "broken"), m.attach(b, "kept")
+	leases := filepath.Join(m.dir, "leases")
+	if err := errors.Join(os.Remove(filepath.Join(leases, "lost.json")), os.WriteFile(filepath.Join(leases, "broken.json"), []byte("{"), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	b = m.open()
+	found, err := b.Reconcile(t.Context(), all)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := strings.Join(found, "\n")
+	for _, want := range []string{"broken.json", lost.HostInterface, broken.HostInterface} {
+		if !strings.Contains(text, want) {
+			t.Errorf("found %q, want %q in it", found, want)
+		}
+	}
+	m.serve(kept.ns, "tcp", 80, "kept")
+	m.wants("the pod whose record is well", m.host, "tcp", kept.ip4(), 80, "kept", nothing)
+	m.detach(b, "kept")
+	for _, l := range m.links() {
+		if l.Name != b.name {
+			t.Errorf("link %s left", l.Name)
+		}
+	}
+}
+
+func TestForeignLinksAreLeftAlone(t *testing.T) {
+	m := newMachine(t)
+	b := m.open()
+	near := linkPrefix("test") + "aaaaaaaaa" // looks like ours, says it is another's
+	err := b.host.Do(rtnl.CreateVeth(rtnl.Veth{Host: near, Peer: "x", HostMAC: hostMAC(hostIP4), PeerMAC: podMAC(hostIP4), NetNS: m.outside, MTU: 1400}),
+		rtnl.SetMaster(near, b.index), rtnl.SetBridgePort(near, "fermata:other:x"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if found, err := b.Reconcile(t.Context(), none); err != nil || len(found) != 0 {
+		t.Errorf("found %q, %v", found, err)
+	}
+	if _, err := b.host.Link(near); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestAPodWhoseNamespaceIsGone(t *testing.T) {
+	m := newMachine(t)
+	b := m.open()
+	ns := nettest.Bare(t)
+	r, err := b.Attach(t.Context(), endpoint.Attachment{SandboxID: "one", NetNS: ns, Ports: []endpoint.PortMapping{{ContainerPort: 80, HostPort: 8080}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ns.Close() // the last reference: the kernel takes its links away, some time
+	m.detach(b, "one")
+	if _, err := b.host.Link(r.HostInterface); !errors.Is(err, syscall.ENODEV) {
+		t.Errorf("its link: %v", err)
+	}
+	m.clean(b)
+}
+
+func TestTheChosenSubnetOverlapsNothing(t *testing.T) {
+	m := newMachine(t)
+	first, err := choose4("test", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// a route to a part of what would be chosen
+	nettest.Neighbour(t, m.host, "lan0", []netip.Prefix{netip.PrefixFrom(first.Addr().Next(), 24)}, []netip.Prefix{netip.PrefixFrom(first.Addr().Next().Next(), 24)})
+	b := m.open()
+	if b.Ranges()[0].Overlaps(first) {
+		t.Errorf("chose %s, which a link uses", b.Ranges()[0])
+	}
+	if again := m.open(); !slices.Equal(again.Ranges(), b.Ranges()) {
+		t.Errorf("after a restart %v, was %v", again.Ranges(), b.Ranges())
+	}
+}
+
+func TestFamiliesTurnedOff(t *testing.T) {
+	for _, c := range []struct {
+		name             string
+		subnet, subnet6  string
+		families, reason string
+	}{
+		{name: "IPv4 only", subnet6: None, families: "4"},
+		{name: "IPv6 only", subnet: None, families: "6"},
+		{name: "none", subnet: None, subnet6: None, reason: "both families"},
+		{name: "of the wrong family", subnet: "fd00::/64", reason: "wrong family"},
+		{name: "nonsense", subnet: "10.0.0.0/8x", reason: "10.0.0.0/8x"},
+		{name: "the loopback", subnet: "127.0.0.0/8", reason: "not a network for pods"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			m := newMachine(t)
+			b, err := m.tryOpen(func(o *Options) { o.Subnet, o.Subnet6 = c.subnet, c.subnet6 })
+			if c.reason != "" {
+				if !errs.Is(err, errs.InvalidArgument) || !strings.Contains(err.Error(), c.reason) {
+					t.Errorf("got %v", err)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			p := m.attach(b, "one", endpoint.PortMapping{ContainerPort: 80, HostPort: 8080})
+			if len(p.IPs) != 1 || p.IPs[0].Is4() != (c.families == "4") {
+				t.Fatalf("addresses %v", p.IPs)
+			}
+			m.serve(p.ns, "tcp", 80, "one")
+			m.wants("host to pod", m.host, "tcp", p.IPs[0], 80, "one", nothing)
+			m.detach(b, "one")
+			m.clean(b)
+		})
+	}
+}
+
+func TestAHostWithoutIPv6(t *testing.T) {
+	m := newMachine(t)
+	m.setSysctl("ipv6/conf/all/disable_ipv6", "1")
+	b := m.open()
+	p := m.attach(b, "one", endpoint.PortMapping{ContainerPort: 80, HostPort: 8080})
+	if len(p.IPs) != 1 || !p.IPs[0].Is4() {
+		t.Errorf("addresses %v", p.IPs)
+	}
+	m.serve(p.ns, "tcp", 80, "one")
+	m.wants("the host port", m.outside, "tcp", hostIP4, 8080, "one", outsideIP4)
+	m.detach(b, "one")
+	m.clean(b)
+}
+
+// A UDP sender that goes on sending from one port must reach the pod that has the host port now, not the one that had it.
+func TestUDPFlowsFollowTheHostPort(t *testing.T) {
+	m := newMachine(t)
+	b := m.open()
+	asker := m.udpAsker(m.outside, hostIP4, 5353)
+	if answer, err := asker(300 * time.Millisecond); err == nil { // makes a flow that knows no redirection
+		t.Errorf("answered %q before there was a pod", answer)
+	}
+	port := endpoint.PortMapping{Protocol: "udp", ContainerPort: 53, HostPort: 5353}
+	for _, name := range []string{"one", "two"} {
+		p := m.attach(b, name, port)
+		m.serve(p.ns, "udp", 53, name)
+		if answer, err := asker(patience); err != nil || !strings.HasPrefix(answer, name) {
+			t.Errorf("answered %q, %v, want %s", answer, err, name)
+		}
+		m.detach(b, name)
+	}
+	m.clean(b)
+}
+
+func TestLoopbackAndCounters(t *testing.T) {
+	m := newMachine(t)
+	ns := nettest.Bare(t)
+	m.refuses("lo down", ns, "tcp", netip.MustParseAddr("127.0.0.1"), 80)
+	if err := Loopback(ns); err != nil {
+		t.Fatal(err)
+	}
+	m.serve(ns, "tcp", 80, "self")
+	m.wants("lo up", ns, "tcp", netip.MustParseAddr("127.0.0.1"), 80, "self", nothing)
+
+	b := m.open()
+	p := m.attach(b, "one")
+	m.serve(p.ns, "tcp", 80, "one")
+	m.wants("the pod", m.host, "tcp", p.ip4(), 80, "one", nothing)
+	counters, err := Interfaces(p.ns)
+	if err != nil || len(counters) != 1 {
+		t.Fatalf("counters %+v, %v", counters, err)
+	}
+	if c := counters[0]; c.Name != "eth0" || c.RxBytes < 200 || c.TxBytes < 200 || c.RxPackets < 4 || c.RxErrors != 0 {
+		t.Errorf("counters %+v", c)
+	}
+	m.detach(b, "one")
+}
+
+// A host that learnt its IPv6 routes from a router must keep them when it begins to forward.
+func TestForwardingKeepsRoutesLearntFromRouters(t *testing.T) {
+	m := newMachine(t)
+	nettest.In(t, m.host, func() {
+		if err := writeSysctl("ipv6/conf/up0/accept_ra", "1"); err != nil {
+			t.Error(err)
+		}
+	})
+	b := m.open() // no such route so far: nothing to keep
+	if v := m.sysctl("ipv6/conf/up0/accept_ra"); v != "1" {
+		t.Errorf("accept_ra is %s without a learnt route", v)
+	}
+	if err := b.Teardown(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	up, err := b.host.Link("up0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := b.host.Do(rtnl.AddLearntRoute("up0", up.Index, outsideIP6)); err != nil {
+		t.Fatal(err)
+	}
+	b = m.open()
+	if v := m.sysctl("ipv6/conf/up0/accept_ra"); v != "2" {
+		t.Errorf("accept_ra is %s with a learnt route", v)
+	}
+	if err := b.Teardown(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if v := m.sysctl("ipv6/conf/up0/accept_ra"); v != "1" {
+		t.Errorf("accept_ra is %s after teardown", v)
+	}
+}
