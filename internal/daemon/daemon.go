@@ -19,7 +19,6 @@ import (
 	"fermata/internal/cri"
 	"fermata/internal/engine/native"
 	"fermata/internal/image"
-	"fermata/internal/keeper/client"
 	"fermata/internal/launch"
 	"fermata/internal/linux"
 	"fermata/internal/network"
@@ -42,7 +41,7 @@ type parts struct {
 	engine   *native.Handler
 	images   *image.Store
 	network  *network.Network
-	keeper   *client.Client
+	keeper   keeperLink
 	pods     *pod.Manager
 	node     cri.Node
 	listener net.Listener
@@ -138,7 +137,7 @@ func (p *parts) openStage(context.Context) (err error) {
 		return err
 	}
 	p.ended("stage", p.stage.Close)
-	if p.engine, err = native.New(native.Options{Pause: p.stage.Pause}); err != nil {
+	if p.engine, err = native.New(native.Options{Stage: p.stage}); err != nil {
 		return err
 	}
 	p.ended("engine", p.engine.Close)
@@ -205,12 +204,10 @@ func (p *parts) serve(ctx context.Context) error {
 	registerFermata(server, p)
 	failed := make(chan error, 1)
 	go func() { failed <- server.Serve(p.listener) }()
-	var cause error
+	watched := make(chan struct{})
+	go func() { p.watchKeeper(ctx); close(watched) }()
 	select {
 	case <-ctx.Done():
-	case <-p.keeper.Done():
-		// A daemon without its keeper can start nothing; the next daemon starts a new one and takes over what runs.
-		cause = errors.New("serve: the keeper has ended")
 	case err := <-failed:
 		return fmt.Errorf("serve: %w", err)
 	}
@@ -223,7 +220,8 @@ func (p *parts) serve(ctx context.Context) error {
 		<-stopped
 	}
 	<-failed
-	return cause
+	<-watched
+	return nil
 }
 
 // handlers are the runtime handlers there are; the native one is the default and has a name too.

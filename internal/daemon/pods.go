@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"net/netip"
-	"os"
 	"path/filepath"
 	"slices"
 
@@ -13,8 +12,6 @@ import (
 
 	"fermata/internal/cri"
 	"fermata/internal/image"
-	"fermata/internal/keeper/client"
-	"fermata/internal/keeper/wire"
 	"fermata/internal/network"
 	"fermata/internal/pod"
 	"fermata/internal/spec"
@@ -37,10 +34,9 @@ func (p *parts) makePods(context.Context) error {
 		return err
 	}
 	handlers := p.handlers()
-	k := &keeperLink{parts: p}
 	p.pods = pod.New(pod.Options{
 		Root: p.cfg.Root, State: p.cfg.State, CgroupParent: p.cfg.CgroupParent, BootID: bootID(),
-		Cgroups: p.cgroups, Images: &podImages{p.images}, Network: &podNetwork{p}, Runtime: newRuntime(p), Supervisor: k,
+		Cgroups: p.cgroups, Images: &podImages{p.images}, Network: &podNetwork{p}, Runtime: newLauncher(p), Supervisor: &p.keeper,
 		Records: &records{root: filepath.Join(p.cfg.Root, "pods")}, Facts: facts, Handlers: handlerNames(handlers), Log: p.log,
 	})
 	p.ended("pods", func() error { p.pods.Close(); return nil })
@@ -60,33 +56,6 @@ func (p *parts) info() map[string]string {
 		return map[string]string{"error": err.Error()}
 	}
 	return map[string]string{"config": string(b)}
-}
-
-// openKeeper starts the keeper if none runs and connects to it.
-func (p *parts) openKeeper(ctx context.Context) error {
-	binary, err := p.keeperBinary()
-	if err != nil {
-		return err
-	}
-	err = client.Start(ctx, client.StartOptions{
-		Binary: binary, Socket: p.cfg.KeeperSocket(), State: p.cfg.State, Root: p.cfg.Root,
-		LogFile: filepath.Join(p.cfg.State, "keeper.log"), Cgroup: filepath.Join(p.cfg.CgroupParent, "keeper"),
-	})
-	if err != nil {
-		return err
-	}
-	p.keeper, err = client.Dial(ctx, client.Options{Socket: p.cfg.KeeperSocket(), OnExit: func(e wire.Exit) {
-		p.pods.Exited(exitOf(&e))
-	}})
-	if err != nil {
-		return err
-	}
-	p.ended("connection to the keeper", p.keeper.Close)
-	return nil
-}
-
-func exitOf(e *wire.Exit) pod.Exit {
-	return pod.Exit{ID: e.ID, Code: e.Code, Signal: e.Signal, OOMKilled: e.OOMKilled, Finished: e.Finished}
 }
 
 // podImages is the image store as pods see it.
@@ -138,7 +107,7 @@ func (n *podNetwork) Attach(ctx context.Context, sandboxID string, config *runti
 	if err != nil {
 		return nil, err
 	}
-	held, err := n.keeper.Namespaces(ctx, sandboxID)
+	held, err := n.keeper.client().Namespaces(ctx, sandboxID)
 	if err != nil {
 		return nil, err
 	}
@@ -156,16 +125,4 @@ func (n *podNetwork) Attach(ctx context.Context, sandboxID string, config *runti
 // Detach frees them.
 func (n *podNetwork) Detach(ctx context.Context, sandboxID string) error {
 	return n.network.Detach(ctx, sandboxID)
-}
-
-// keeperBinary is where the keeper is: unpacked from this binary, or beside it.
-func (p *parts) keeperBinary() (string, error) {
-	if path, err := unpackKeeper(filepath.Join(p.cfg.Root, "bin")); path != "" || err != nil {
-		return path, err
-	}
-	self, err := os.Executable()
-	if err != nil {
-		return "", err
-	}
-	return filepath.Join(filepath.Dir(self), "fermata-keeper"), nil
 }

@@ -114,7 +114,7 @@ func (m *Manager) execute(ctx context.Context, c *Container, r *ContainerRecord,
 }
 
 // killExec ends an exec and everything it started. Execs of a container share a cgroup: it is killed whole when this one is alone in it; beside
-// others, this one's session goes now and what escaped it when the last one ends.
+// others, this one's session and what descends from it is (docs/decisions/0004).
 func (m *Manager) killExec(c *Container, r *ContainerRecord, proc *Process) {
 	ctx, cancel := context.WithTimeout(context.Background(), reapLimit)
 	defer cancel()

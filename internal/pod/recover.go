@@ -41,6 +41,45 @@ func (m *Manager) Recover(ctx context.Context) error {
 	return m.endStrays(ctx, running)
 }
 
+// Resync brings every pod to what a new supervisor holds, after the old one died: what it does not know of has ended as far as anybody can tell.
+func (m *Manager) Resync(ctx context.Context) error {
+	held, err := m.Supervisor.Processes(ctx)
+	if err != nil {
+		return fmt.Errorf("resync pods: %w", err)
+	}
+	running := make(map[string]Running, len(held))
+	for _, h := range held {
+		running[h.ID] = h
+	}
+	var failed []error
+	for _, p := range m.allPods() {
+		failed = append(failed, m.resyncPod(ctx, p, running))
+	}
+	return errors.Join(append(failed, m.endStrays(ctx, running))...)
+}
+
+func (m *Manager) resyncPod(ctx context.Context, p *Pod, running map[string]Running) error {
+	if h, ok := running[p.id]; !ok || h.Exit != nil {
+		p.mu.Lock()
+		gone := p.pauseGone
+		p.pauseGone = nil
+		p.mu.Unlock()
+		if gone != nil {
+			close(gone)
+		}
+	}
+	if err := p.op.acquire(ctx); err != nil { // what is under way ends first, well or not
+		return err
+	}
+	m.settleContainers(p, running)
+	lost := p.snapshot().State == Ready && p.pauseGone == nil
+	p.op.release()
+	if !lost {
+		return nil
+	}
+	return m.settle(ctx, p)
+}
+
 // adopt puts one stored pod into memory as it was.
 func (m *Manager) adopt(s StoredPod, running map[string]Running) {
 	p := &Pod{id: s.Pod.ID, op: newLock(), record: *s.Pod, containers: map[string]*Container{}, visible: s.Pod.Claimed}

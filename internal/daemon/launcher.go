@@ -3,7 +3,6 @@ package daemon
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 	"sync"
@@ -25,8 +24,8 @@ const pauseID = 65535
 // userFileLimit bounds /etc/passwd and /etc/group of an image, in bytes (CVE-2024-9676).
 const userFileLimit = 1 << 20
 
-// runtime turns a pod's wishes into plans (engine) and sends them to the keeper.
-type runtime struct {
+// launcher turns a pod's wishes into plans (engine) and sends them to the keeper.
+type launcher struct {
 	*parts
 	mu    sync.Mutex
 	users map[string]userFiles // by image ID: layers do not change
@@ -34,12 +33,12 @@ type runtime struct {
 
 type userFiles struct{ passwd, group []byte }
 
-var _ pod.Runtime = (*runtime)(nil)
+var _ pod.Runtime = (*launcher)(nil)
 
-func newRuntime(p *parts) *runtime { return &runtime{parts: p, users: map[string]userFiles{}} }
+func newLauncher(p *parts) *launcher { return &launcher{parts: p, users: map[string]userFiles{}} }
 
 // StartSandbox launches pause.
-func (r *runtime) StartSandbox(ctx context.Context, s *pod.SandboxStart) (*pod.Process, error) {
+func (r *launcher) StartSandbox(ctx context.Context, s *pod.SandboxStart) (*pod.Process, error) {
 	join, err := s.Cgroup.Join()
 	if err != nil {
 		return nil, err
@@ -64,13 +63,13 @@ func (r *runtime) StartSandbox(ctx context.Context, s *pod.SandboxStart) (*pod.P
 const pauseOOMScore = -998
 
 // StartContainer launches a container's first process.
-func (r *runtime) StartContainer(ctx context.Context, c *pod.ContainerStart) (*pod.Process, error) {
+func (r *launcher) StartContainer(ctx context.Context, c *pod.ContainerStart) (*pod.Process, error) {
 	join, err := c.Cgroup.Join()
 	if err != nil {
 		return nil, err
 	}
 	defer join.Close()
-	held, err := r.keeper.Namespaces(ctx, c.SandboxID)
+	held, err := r.keeper.client().Namespaces(ctx, c.SandboxID)
 	if err != nil {
 		return nil, err
 	}
@@ -140,7 +139,7 @@ func podNamespaces(held map[string]*linux.FD, c *pod.ContainerStart) engine.Name
 }
 
 // targetPID opens the PID namespace of the container to be joined; nil without one.
-func (r *runtime) targetPID(ctx context.Context, id string) (*linux.FD, error) {
+func (r *launcher) targetPID(ctx context.Context, id string) (*linux.FD, error) {
 	if id == "" {
 		return nil, nil
 	}
@@ -148,8 +147,8 @@ func (r *runtime) targetPID(ctx context.Context, id string) (*linux.FD, error) {
 }
 
 // namespaceOf opens a namespace of a running process: the handle is asked for life afterwards, so that a reused PID is not mistaken.
-func (r *runtime) namespaceOf(ctx context.Context, id, kind string) (*linux.FD, error) {
-	pidfd, err := r.keeper.Pidfd(ctx, id)
+func (r *launcher) namespaceOf(ctx context.Context, id, kind string) (*linux.FD, error) {
+	pidfd, err := r.keeper.client().Pidfd(ctx, id)
 	if err != nil {
 		return nil, err
 	}
@@ -170,7 +169,7 @@ func (r *runtime) namespaceOf(ctx context.Context, id, kind string) (*linux.FD, 
 }
 
 // Exec launches one more process in a container.
-func (r *runtime) Exec(ctx context.Context, e *pod.ExecStart) (*pod.Process, error) {
+func (r *launcher) Exec(ctx context.Context, e *pod.ExecStart) (*pod.Process, error) {
 	join, err := e.Cgroup.Join()
 	if err != nil {
 		return nil, err
@@ -188,7 +187,7 @@ func (r *runtime) Exec(ctx context.Context, e *pod.ExecStart) (*pod.Process, err
 }
 
 // launch sends a plan to the keeper. A failure of the program is told in the plan's words.
-func (r *runtime) launch(ctx context.Context, plan *engine.Plan, l *wire.Launch) (*pod.Process, error) {
+func (r *launcher) launch(ctx context.Context, plan *engine.Plan, l *wire.Launch) (*pod.Process, error) {
 	program, err := plan.Program.Memory()
 	if err != nil {
 		return nil, err
@@ -210,7 +209,7 @@ func (r *runtime) launch(ctx context.Context, plan *engine.Plan, l *wire.Launch)
 	for _, f := range plan.Files {
 		pass(wire.Child, f)
 	}
-	got, err := r.keeper.Launch(ctx, l)
+	got, err := r.keeper.client().Launch(ctx, l)
 	var failed *wire.LaunchError
 	if errors.As(err, &failed) && failed.Op >= 0 {
 		return nil, plan.Failure(failed.Op, failed.Errno)
@@ -222,7 +221,7 @@ func (r *runtime) launch(ctx context.Context, plan *engine.Plan, l *wire.Launch)
 }
 
 // UserFiles reads an image's /etc/passwd and /etc/group, once an image.
-func (r *runtime) UserFiles(_ context.Context, img *pod.Image) (passwd, group []byte, err error) {
+func (r *launcher) UserFiles(_ context.Context, img *pod.Image) (passwd, group []byte, err error) {
 	r.mu.Lock()
 	had, ok := r.users[img.ID]
 	r.mu.Unlock()
@@ -244,7 +243,7 @@ func (r *runtime) UserFiles(_ context.Context, img *pod.Image) (passwd, group []
 }
 
 // Devices looks devices up on the host.
-func (r *runtime) Devices(hostPath string) ([]specs.LinuxDevice, error) {
+func (r *launcher) Devices(hostPath string) ([]specs.LinuxDevice, error) {
 	if !filepath.IsAbs(hostPath) {
 		return nil, errs.New(errs.InvalidArgument, "find device: host_path %q is not absolute", hostPath)
 	}
@@ -262,51 +261,4 @@ func closeNamespaces(held map[string]*linux.FD) {
 	for _, fd := range held {
 		fd.Close()
 	}
-}
-
-// keeperLink is the keeper as pods see it.
-type keeperLink struct{ *parts }
-
-var _ pod.Supervisor = (*keeperLink)(nil)
-
-// Signal sends a signal to a process the keeper holds.
-func (k *keeperLink) Signal(ctx context.Context, id string, sig syscall.Signal) error {
-	return k.keeper.Signal(ctx, id, sig)
-}
-
-// ReopenLog starts a new log file.
-func (k *keeperLink) ReopenLog(ctx context.Context, id string, dir *linux.FD, base string) error {
-	return k.keeper.ReopenLog(ctx, id, dir, base)
-}
-
-// Processes lists what the keeper holds.
-func (k *keeperLink) Processes(ctx context.Context) ([]pod.Running, error) {
-	held, err := k.keeper.Processes(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("list the keeper's processes: %w", err)
-	}
-	all := make([]pod.Running, 0, len(held))
-	for _, h := range held {
-		r := pod.Running{ID: h.ID, PID: h.PID, Inode: h.PidfdInode}
-		if h.Exit != nil {
-			e := exitOf(h.Exit)
-			r.Exit = &e
-		}
-		all = append(all, r)
-	}
-	return all, nil
-}
-
-// Pidfd returns a handle of a process.
-func (k *keeperLink) Pidfd(ctx context.Context, id string) (*linux.FD, error) {
-	return k.keeper.Pidfd(ctx, id)
-}
-
-// Forget drops an ended process.
-func (k *keeperLink) Forget(ctx context.Context, id string) error {
-	err := k.keeper.Forget(ctx, id)
-	if errs.Is(err, errs.NotFound) {
-		return nil
-	}
-	return err
 }
