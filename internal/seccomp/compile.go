@@ -1,10 +1,8 @@
 package seccomp
 
 import (
-	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
-	"hash"
 	"maps"
 	"runtime"
 	"slices"
@@ -34,14 +32,14 @@ func (f *Filter) Flags() uint { return f.flags }
 // maxInstructions is BPF_MAXINSNS.
 const maxInstructions = 4096
 
-// cache keeps filters by the hash of their profile: a node has a handful, made again for every container.
+// cache keeps filters by everything in their profile that matters: a node has a handful, made again for every container.
 var cache struct {
 	sync.Mutex
-	filters map[[sha256.Size]byte]*Filter
+	filters map[string]*Filter
 }
 
-// maxCached bounds the cache, which is emptied when full: profiles by the hundred are a test or an attack.
-const maxCached = 64
+// maxCached bounds the cache, which is emptied when full: profiles by the dozen are a test or an attack.
+const maxCached = 32
 
 // Compile makes the program of a profile for this machine. A profile that makes no sense, or whose program would exceed the kernel's 4096
 // instructions, is InvalidArgument; one that needs a seccomp agent (SCMP_ACT_NOTIFY) is Unimplemented.
@@ -49,9 +47,9 @@ const maxCached = 64
 // The program gives a process that calls by a convention the profile does not list (x86 on x86_64, unless listed) to the kernel to kill,
 // and answers ENOSYS to every x32 call and, unless the default permits, to calls newer than the newest the profile names.
 func Compile(p *specs.LinuxSeccomp) (*Filter, error) {
-	key := digest(p)
+	key := identity(p)
 	cache.Lock()
-	f := cache.filters[key]
+	f := cache.filters[string(key)]
 	cache.Unlock()
 	if f != nil {
 		return f, nil
@@ -67,16 +65,16 @@ func Compile(p *specs.LinuxSeccomp) (*Filter, error) {
 	cache.Lock()
 	defer cache.Unlock()
 	if cache.filters == nil || len(cache.filters) >= maxCached {
-		cache.filters = map[[sha256.Size]byte]*Filter{}
+		cache.filters = map[string]*Filter{}
 	}
-	cache.filters[key] = f
+	cache.filters[string(key)] = f
 	return f, nil
 }
 
-// digest is a hash of everything in a profile that Compile looks at. Every text is preceded by its length and every list by its count, so that
-// no two profiles look alike.
-func digest(p *specs.LinuxSeccomp) [sha256.Size]byte {
-	w := writer{hash: sha256.New()}
+// identity spells out everything in a profile that Compile looks at. Every text is preceded by its length and every list by its count, so that
+// no two profiles are spelled alike.
+func identity(p *specs.LinuxSeccomp) []byte {
+	w := make(speller, 0, 16<<10)
 	w.text(string(p.DefaultAction))
 	w.optional(p.DefaultErrnoRet)
 	w.text(p.ListenerPath)
@@ -106,23 +104,19 @@ func digest(p *specs.LinuxSeccomp) [sha256.Size]byte {
 			w.text(string(a.Op))
 		}
 	}
-	w.hash.Write(w.buf)
-	return [sha256.Size]byte(w.hash.Sum(nil))
+	return w
 }
 
-type writer struct {
-	hash hash.Hash
-	buf  []byte
-}
+type speller []byte
 
-func (w *writer) number(n uint64) { w.buf = binary.LittleEndian.AppendUint64(w.buf, n) }
+func (w *speller) number(n uint64) { *w = binary.AppendUvarint(*w, n) }
 
-func (w *writer) text(s string) {
+func (w *speller) text(s string) {
 	w.number(uint64(len(s)))
-	w.buf = append(w.buf, s...)
+	*w = append(*w, s...)
 }
 
-func (w *writer) optional(n *uint) {
+func (w *speller) optional(n *uint) {
 	if n == nil {
 		w.number(0)
 		return

@@ -55,11 +55,11 @@ func decode(code []byte, pc int) instruction {
 
 // run interprets a program as the kernel would.
 func run(code []byte, e event) verdict {
-	data := binary.LittleEndian.AppendUint32(nil, e.nr)
-	data = binary.LittleEndian.AppendUint32(data, e.arch)
-	data = append(data, make([]byte, 8)...)
-	for _, arg := range e.args {
-		data = binary.LittleEndian.AppendUint64(data, arg)
+	var data [64]byte
+	binary.LittleEndian.PutUint32(data[0:], e.nr)
+	binary.LittleEndian.PutUint32(data[4:], e.arch)
+	for i, arg := range e.args {
+		binary.LittleEndian.PutUint64(data[16+8*i:], arg)
 	}
 	var acc uint32
 	jump := func(pc int, i instruction, yes bool) int {
@@ -93,10 +93,19 @@ type oracle struct {
 	profile *specs.LinuxSeccomp
 	tables  map[uint32]map[string]int // by audit value
 	newest  map[uint32]int
+	// naming finds the rules that mean a call, and how, so that asking is quick: a plain index, made by looking at every name of every rule.
+	naming map[uint32]map[uint32][]mention
+}
+
+// mention is one name of one rule that means a call.
+type mention struct {
+	rule *specs.LinuxSyscall
+	// door is set where the call is socketcall or ipc, and the first argument must say this.
+	door uint64
 }
 
 func newOracle(p *specs.LinuxSeccomp, machine architecture) *oracle {
-	o := &oracle{profile: p, tables: map[uint32]map[string]int{}, newest: map[uint32]int{}}
+	o := &oracle{profile: p, tables: map[uint32]map[string]int{}, newest: map[uint32]int{}, naming: map[uint32]map[uint32][]mention{}}
 	if machine == x86_64 {
 		o.tables[0xc000003e] = arch.X86_64.SyscallNames
 		if slices.Contains(p.Architectures, specs.ArchX86) {
@@ -118,7 +127,31 @@ func newOracle(p *specs.LinuxSeccomp, machine architecture) *oracle {
 			}
 		}
 	}
+	for a := range o.tables {
+		o.naming[a] = map[uint32][]mention{}
+		for i := range p.Syscalls {
+			s := &p.Syscalls[i]
+			for _, name := range s.Names {
+				if nr, ok := o.number(a, name); ok {
+					o.naming[a][uint32(nr)] = append(o.naming[a][uint32(nr)], mention{rule: s})
+				}
+				for nr, names := range doors {
+					if which := slices.Index(names, name); a == 0x40000003 && which > 0 {
+						o.naming[a][nr] = append(o.naming[a][nr], mention{s, uint64(which)})
+					}
+				}
+			}
+		}
+	}
 	return o
+}
+
+// doors are socketcall (102) and ipc (117) of x86, with the calls behind them by number.
+var doors = map[uint32][]string{
+	102: {"", "socket", "bind", "connect", "listen", "accept", "getsockname", "getpeername", "socketpair", "send", "recv", "sendto",
+		"recvfrom", "shutdown", "setsockopt", "getsockopt", "sendmsg", "recvmsg", "accept4", "recvmmsg", "sendmmsg"},
+	117: {"", "semop", "semget", "semctl", "semtimedop", "", "", "", "", "", "", "msgsnd", "msgrcv", "msgget", "msgctl", "", "", "", "",
+		"", "", "shmat", "shmdt", "shmget", "shmctl"},
 }
 
 // number is the tables' number, or a newer one's, which no table has.
@@ -138,10 +171,21 @@ func plainVerdict(action specs.LinuxSeccompAction, ret *uint) verdict {
 	if ret != nil {
 		data = *ret
 	}
-	return map[specs.LinuxSeccompAction]verdict{
-		specs.ActAllow: 0x7fff0000, specs.ActErrno: 0x50000 | verdict(data), specs.ActTrace: 0x7ff00000 | verdict(data),
-		specs.ActKill: 0, specs.ActKillThread: 0, specs.ActKillProcess: 0x80000000, specs.ActTrap: 0x30000, specs.ActLog: 0x7ffc0000,
-	}[action]
+	switch action {
+	case specs.ActAllow:
+		return 0x7fff0000
+	case specs.ActErrno:
+		return 0x50000 | verdict(data)
+	case specs.ActTrace:
+		return 0x7ff00000 | verdict(data)
+	case specs.ActKillProcess:
+		return 0x80000000
+	case specs.ActTrap:
+		return 0x30000
+	case specs.ActLog:
+		return 0x7ffc0000
+	}
+	return 0 // KILL, KILL_THREAD
 }
 
 func (o *oracle) verdict(e event) verdict {
@@ -152,76 +196,39 @@ func (o *oracle) verdict(e event) verdict {
 		return 0x50000 | verdict(syscall.ENOSYS)
 	}
 	otherwise := plainVerdict(o.profile.DefaultAction, o.profile.DefaultErrnoRet)
-	var conditional *verdict
-	for _, s := range o.profile.Syscalls {
-		v := plainVerdict(s.Action, s.ErrnoRet)
+	conditional, named := (*verdict)(nil), false
+	for _, m := range o.naming[e.arch][e.nr] {
+		v := plainVerdict(m.rule.Action, m.rule.ErrnoRet)
 		if v == otherwise {
 			continue
 		}
-		for _, name := range s.Names {
-			applies, holds, always := o.judge(s, name, e)
-			if !applies {
-				continue
-			}
-			if always {
-				return v
-			}
-			if holds && conditional == nil {
-				conditional = &v
-			}
+		named = true // only matters to arm's private calls, which are beyond the newest
+		if m.door == 0 && len(m.rule.Args) == 0 {
+			return v
+		}
+		if conditional == nil && m.holds(e) {
+			conditional = &v
 		}
 	}
 	switch {
 	case conditional != nil:
 		return *conditional
-	case o.named(e):
-		return otherwise
-	case permissive(o.profile.DefaultAction), o.newest[e.arch] < 0, int64(e.nr) <= int64(o.newest[e.arch]):
+	case named, permissive(o.profile.DefaultAction), o.newest[e.arch] < 0, int64(e.nr) <= int64(o.newest[e.arch]):
 		return otherwise
 	}
 	return 0x50000 | verdict(syscall.ENOSYS)
 }
 
-// named reports whether a rule that says anything names the call: only matters to arm's private calls, beyond the newest.
-func (o *oracle) named(e event) bool {
-	otherwise := plainVerdict(o.profile.DefaultAction, o.profile.DefaultErrnoRet)
-	for _, s := range o.profile.Syscalls {
-		for _, name := range s.Names {
-			if nr, ok := o.number(e.arch, name); ok && uint32(nr) == e.nr && plainVerdict(s.Action, s.ErrnoRet) != otherwise {
-				return true
-			}
-		}
+// holds says whether the rule applies to this very call. Behind a door, arguments are not seen.
+func (m mention) holds(e event) bool {
+	if m.door == 0 {
+		return matches(m.rule.Args, e)
 	}
-	return false
+	return e.args[0]&0xffff == m.door && (len(m.rule.Args) == 0 || !permissive(m.rule.Action))
 }
 
 func permissive(a specs.LinuxSeccompAction) bool {
 	return a == specs.ActAllow || a == specs.ActLog || a == specs.ActTrace
-}
-
-// judge says whether a rule's name means the call, whether its conditions hold, and whether it has none.
-func (o *oracle) judge(s specs.LinuxSyscall, name string, e event) (applies, holds, always bool) {
-	if nr, ok := o.number(e.arch, name); ok && uint32(nr) == e.nr {
-		return true, matches(s.Args, e), len(s.Args) == 0
-	}
-	if e.arch != 0x40000003 {
-		return false, false, false
-	}
-	// socketcall is 102, ipc is 117: the call is named by the first argument.
-	door := map[uint32][]string{
-		102: {"", "socket", "bind", "connect", "listen", "accept", "getsockname", "getpeername", "socketpair", "send", "recv", "sendto",
-			"recvfrom", "shutdown", "setsockopt", "getsockopt", "sendmsg", "recvmsg", "accept4", "recvmmsg", "sendmmsg"},
-		117: {"", "semop", "semget", "semctl", "semtimedop", "", "", "", "", "", "", "msgsnd", "msgrcv", "msgget", "msgctl", "", "", "", "",
-			"", "", "shmat", "shmdt", "shmget", "shmctl"},
-	}[e.nr]
-	which := int(e.args[0] & 0xffff)
-	if which == 0 || which >= len(door) || door[which] != name {
-		return false, false, false
-	}
-	if len(s.Args) > 0 && permissive(s.Action) {
-		return false, false, false
-	}
-	return true, true, false
 }
 
 func matches(args []specs.LinuxSeccompArg, e event) bool {
