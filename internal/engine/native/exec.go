@@ -1,0 +1,57 @@
+package native
+
+import (
+	"context"
+
+	"fermata/internal/engine"
+	"fermata/internal/errs"
+	"fermata/internal/launch"
+	"fermata/internal/linux"
+)
+
+// Exec implements [engine.Handler]: one more process where a container's first one is. It gives up everything before the clone into the PID
+// namespace, by the same ops as the container did.
+func (h *Handler) Exec(ctx context.Context, e *engine.Exec) (*engine.Plan, error) {
+	if err := canceled(ctx); err != nil {
+		return nil, err
+	}
+	if e.Spec == nil || e.Spec.Linux == nil || e.Process == nil || e.Init == nil {
+		return nil, errs.New(errs.InvalidArgument, "plan exec: spec, process and the container's first process must be given")
+	}
+	a := h.assemble()
+	return a.done(a.exec(e))
+}
+
+func (a *assembly) exec(e *engine.Exec) error {
+	id, err := identityOf(e.Process, e.Spec.Linux.Seccomp)
+	if err != nil {
+		return err
+	}
+	if err := a.joinCgroups(e.Join); err != nil {
+		return err
+	}
+	if oom := e.Process.OOMScoreAdj; oom != nil {
+		if err := a.oomScoreAdj(*oom); err != nil {
+			return err
+		}
+	}
+	if err := a.appArmor(e.Process.ApparmorProfile); err != nil {
+		return err
+	}
+	if e.Process.Terminal {
+		if err := a.terminalIn(e.Init, e.Process); err != nil {
+			return err
+		}
+	}
+	init, err := a.lend(e.Init)
+	if err != nil {
+		return err
+	}
+	// All in one call, whichever are the container's own: a host's namespace is joined again. Never a user namespace (none are made).
+	const all = linux.CloneNewNet | linux.CloneNewIPC | linux.CloneNewUTS | linux.CloneNewMount | linux.CloneNewPID | linux.CloneNewCgroup
+	a.Do("enter the container's namespaces", launch.Setns, init, all)
+	root := a.NewSlot()
+	a.Do("open root", launch.Openat, atFDCWD, "/", oPath|oDirectory|oCloexec, 0).Save(root)
+	a.enterDirectory(root, e.Process.Cwd)
+	return a.start(e.Process, id, true)
+}

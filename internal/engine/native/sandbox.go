@@ -1,0 +1,143 @@
+package native
+
+import (
+	"context"
+	"slices"
+	"strconv"
+	"syscall"
+
+	"fermata/internal/engine"
+	"fermata/internal/launch"
+	"fermata/internal/linux"
+	"fermata/internal/spec"
+)
+
+const defaultShmSize = 64 << 20
+
+// Sandbox implements [engine.Handler]: pause is born in the pod's namespaces, sets them up, and gives up everything. Its mount
+// namespace is the pod's nursery.
+func (h *Handler) Sandbox(ctx context.Context, s *engine.Sandbox) (*engine.Plan, error) {
+	if err := canceled(ctx); err != nil {
+		return nil, err
+	}
+	a := h.assemble()
+	return a.done(a.sandbox(s))
+}
+
+func (a *assembly) sandbox(s *engine.Sandbox) error {
+	if err := spec.CheckHostname(s.Hostname); err != nil {
+		return err
+	}
+	if err := spec.CheckSysctls(s.Sysctls, s.HostNetwork, s.HostIPC); err != nil {
+		return err
+	}
+	if !s.HostNetwork {
+		a.plan.CloneFlags |= linux.CloneNewNet | linux.CloneNewUTS
+	}
+	if !s.HostIPC {
+		a.plan.CloneFlags |= linux.CloneNewIPC
+	}
+	if !s.HostPID {
+		a.plan.CloneFlags |= linux.CloneNewPID
+	}
+	if err := a.joinCgroups(s.Join); err != nil {
+		return err
+	}
+	if err := a.oomScoreAdj(s.OOMScoreAdj); err != nil {
+		return err
+	}
+	if s.Hostname != "" && !s.HostNetwork {
+		a.Do("set host name", launch.Sethostname, s.Hostname, len(s.Hostname))
+	}
+	if err := a.sysctls(s.Sysctls); err != nil {
+		return err
+	}
+	if err := a.podNursery(s); err != nil {
+		return err
+	}
+	return a.pause(s)
+}
+
+// sysctls are written to files of a procfs that nobody can cover, in one write each: a value is never more than a value (CVE-2022-0811). Which
+// namespace a file means is the writer's.
+func (a *assembly) sysctls(sysctls map[string]string) error {
+	if len(sysctls) == 0 {
+		return nil
+	}
+	procfs, err := a.lend(a.h.procfs)
+	if err != nil {
+		return err
+	}
+	names := make([]string, 0, len(sysctls))
+	for n := range sysctls {
+		names = append(names, n)
+	}
+	slices.Sort(names)
+	how, file := a.OpenHow(syscall.O_WRONLY, 0, resolveInRoot|resolveNoMagiclinks|resolveNoSymlinks), a.NewSlot()
+	for _, n := range names {
+		p, err := spec.SysctlPath(n)
+		if err != nil {
+			return err
+		}
+		a.Do("open sysctl "+n, launch.Openat2, procfs, "sys/"+p, how, launch.OpenHowSize).Save(file)
+		a.Do("set sysctl "+n, launch.Write, file, sysctls[n], len(sysctls[n]))
+		a.Do("close sysctl "+n, launch.Close, file)
+	}
+	return nil
+}
+
+// podNursery makes the pod's copy of the nursery and puts in what containers share.
+func (a *assembly) podNursery(s *engine.Sandbox) error {
+	nursery, err := a.lend(a.h.nursery)
+	if err != nil {
+		return err
+	}
+	a.Do("enter nursery", launch.Setns, nursery, linux.CloneNewMount)
+	a.Do("unshare mount namespace", launch.Unshare, linux.CloneNewMount)
+	if !s.HostIPC {
+		size := s.ShmSize
+		if size <= 0 {
+			size = defaultShmSize
+		}
+		shm, err := linux.NewMount("tmpfs", mountAttrNoSuid|mountAttrNoDev|mountAttrNoExec,
+			linux.Option{Key: "size", Value: strconv.FormatInt(size, 10)}, linux.Option{Key: "mode", Value: "1777"}, linux.Option{Key: "source", Value: "shm"})
+		if err != nil {
+			return err
+		}
+		a.Do("attach shared memory", launch.MoveMount, a.own(shm), "", atFDCWD, nurseryShm, moveMountFEmptyPath)
+	}
+	if s.SharedPID && !s.HostPID {
+		a.Do("attach procfs", launch.MoveMount, a.filesystem("proc", mountAttrNoSuid|mountAttrNoDev|mountAttrNoExec), "", atFDCWD, nurseryProc, moveMountFEmptyPath)
+	}
+	return nil
+}
+
+// filesystem makes a filesystem whose contents depend on the namespaces of the process that makes it; it returns the detached mount.
+func (a *assembly) filesystem(kind string, attributes int, flags ...string) launch.Slot {
+	fs, mount := a.NewSlot(), a.NewSlot()
+	a.Do("open filesystem "+kind, launch.Fsopen, kind, fsopenCloexec).Save(fs)
+	for _, f := range flags {
+		a.Do("configure "+kind+": "+f, launch.Fsconfig, fs, fsconfigSetFlag, f, nil, 0)
+	}
+	a.Do("create filesystem "+kind, launch.Fsconfig, fs, fsconfigCreate, nil, nil, 0)
+	a.Do("mount filesystem "+kind, launch.Fsmount, fs, fsmountCloexec, attributes).Save(mount)
+	return mount
+}
+
+// pause gives up everything and becomes the pause process. With SIGCHLD ignored, also after execve, the kernel reaps the orphans of the
+// pod's PID namespace.
+func (a *assembly) pause(s *engine.Sandbox) error {
+	exe, err := a.lend(a.h.stage.Pause)
+	if err != nil {
+		return err
+	}
+	a.reset()
+	a.Do("have children reaped", launch.RtSigaction, int(syscall.SIGCHLD), a.SigAction(launch.SigIgnore), nil, launch.SigsetSize)
+	a.terminal(false)
+	if err := a.become(identity{uid: s.UID, gid: s.GID, noNewPriv: true}); err != nil {
+		return err
+	}
+	a.command = "pause"
+	a.Do("execute pause", launch.Execveat, exe, "", []string{"fermata-pause"}, []string{}, atEmptyPath)
+	return nil
+}
