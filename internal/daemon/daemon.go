@@ -221,7 +221,7 @@ func (p *parts) serve(ctx context.Context) error {
 	}
 	<-failed
 	<-watched
-	return nil
+	return p.leave()
 }
 
 // handlers are the runtime handlers there are; the native one is the default and has a name too.

@@ -31,38 +31,39 @@ func (r *records) container(pod, id string) string {
 
 // WritePod writes a pod's record. Nothing is synced: after a power cut no pod lives.
 func (r *records) WritePod(p *pod.PodRecord) error {
-	path := filepath.Join(r.pod(p.ID), "pod.json")
-	err := durable.Write(path, podKind, p, durable.Options{})
-	if !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	if err := durable.MakeDir(filepath.Dir(path)); err != nil {
-		return err
-	}
-	return durable.Write(path, podKind, p, durable.Options{})
+	dir := r.pod(p.ID)
+	return within(dir, func() error {
+		return durable.Write(filepath.Join(dir, "pod.json"), podKind, p, durable.Options{})
+	})
 }
 
-// WriteContainer writes a container's record, and its spec if there is one to write.
+// WriteContainer writes a container's record, and before it its spec if there is one to write.
 func (r *records) WriteContainer(c *pod.ContainerRecord, s *specs.Spec) error {
 	dir := r.container(c.PodID, c.ID)
-	if s != nil {
-		b, err := json.Marshal(s)
-		if err != nil {
-			return fmt.Errorf("encode spec of container %s: %w", c.ID, err)
+	return within(dir, func() error {
+		if s != nil {
+			b, err := json.Marshal(s)
+			if err != nil {
+				return fmt.Errorf("encode spec of container %s: %w", c.ID, err)
+			}
+			if err := replaceFile(filepath.Join(dir, "spec.json"), b); err != nil {
+				return err
+			}
 		}
-		if err := replaceFile(filepath.Join(dir, "spec.json"), b); err != nil {
-			return err
-		}
-	}
-	path := filepath.Join(dir, "container.json")
-	err := durable.Write(path, containerKind, c, durable.Options{})
+		return durable.Write(filepath.Join(dir, "container.json"), containerKind, c, durable.Options{})
+	})
+}
+
+// within writes into a directory, making it when it turns out to be missing: only a first record finds none.
+func within(dir string, write func() error) error {
+	err := write()
 	if !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	if err := durable.MakeDir(dir); err != nil {
 		return err
 	}
-	return durable.Write(path, containerKind, c, durable.Options{})
+	return write()
 }
 
 // replaceFile writes a file whole or not at all.

@@ -177,3 +177,10 @@ func (m *Manager) HoldsNetwork(sandboxID string) bool {
 	p, err := m.anyPod(sandboxID)
 	return err == nil && p.snapshot().Attached
 }
+
+// Any reports whether any pod is known, visible or not.
+func (m *Manager) Any() bool {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	return len(m.pods) > 0
+}
