@@ -44,7 +44,7 @@ func (b *bringing) unpackAlone(ctx context.Context, i int) error {
 		if err != nil {
 			return store.Layer{}, err
 		}
-		return store.Layer{Bytes: r.Bytes, Inodes: r.Inodes, Implied: r.Implied}, nil
+		return store.Layer{Bytes: r.Bytes, Inodes: r.Inodes, Implied: r.Implied, Hiding: r.Hiding}, nil
 	})
 }
 
@@ -119,7 +119,7 @@ func (s *Store) unpacked(key string) (layers.Unpacked, error) {
 		return layers.Unpacked{}, err
 	}
 	dir, err := linux.OpenDir(s.disk.LayerDir(key))
-	return layers.Unpacked{Dir: dir, Implied: d.Implied}, err
+	return layers.Unpacked{Dir: dir, Implied: d.Implied, Hiding: d.Hiding}, err
 }
 
 // unpackOnto makes the i-th layer on top of those below: from a file, because it is read twice.

@@ -103,9 +103,12 @@ func (s *Store) image(e *entry) *Image {
 	i.RepoTags, i.RepoDigests = slices.Compact(i.RepoTags), slices.Compact(i.RepoDigests)
 	seen := map[string]bool{}
 	for _, l := range slices.Backward(r.Layers) {
+		if seen[l.Key] {
+			continue // overlayfs refuses one directory twice (ELOOP); what the upper one has hides the lower one entirely
+		}
+		seen[l.Key] = true
 		i.lowers = append(i.lowers, s.disk.LayerDir(l.Key))
-		if have := s.layers[l.Key]; have != nil && !seen[l.Key] {
-			seen[l.Key] = true
+		if have := s.layers[l.Key]; have != nil {
 			i.Size += have.bytes
 			i.Inodes += have.inodes
 		}

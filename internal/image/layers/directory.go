@@ -108,6 +108,7 @@ func (u *unpacker) makeParents(p string) error {
 		return err
 	}
 	u.know(p)
+	u.dirs[p].anew, u.dirs[p].opaque = opaque, opaque
 	return u.finishImplied(parent, base, opaque)
 }
 
@@ -118,7 +119,7 @@ func (u *unpacker) openPathOrRoot(p string) (*linux.FD, error) {
 	return u.openPath(p)
 }
 
-// finishImplied gives a directory that nobody listed its plain look, whatever umask and a setgid parent made of it.
+// finishImplied gives a directory that nobody listed its plain look, whatever the umask. A setgid parent hands on its group and bit, as the kernel has it.
 func (u *unpacker) finishImplied(parent *linux.FD, base string, opaque bool) error {
 	dir, err := parent.OpenEntry(base, readDir)
 	if err != nil {
@@ -130,11 +131,14 @@ func (u *unpacker) finishImplied(parent *linux.FD, base string, opaque bool) err
 			return err
 		}
 	}
-	if err := dir.Chown(0, 0); err != nil {
+	st, err := dir.Stat()
+	if err != nil {
 		return err
 	}
-	return dir.Chmod(0o755)
+	return dir.Chmod(0o755 | st.Mode&setgid)
 }
+
+const setgid = 0o2000
 
 // placeDir makes or updates a listed directory.
 func (u *unpacker) placeDir(parent *linux.FD, name string, h *tar.Header) error {
@@ -169,6 +173,7 @@ func (u *unpacker) placeDir(parent *linux.FD, name string, h *tar.Header) error 
 	}
 	defer dir.Close()
 	if opaque {
+		u.dirs[name].opaque = true
 		if err := dir.SetXattr(xattrOpaque, "y"); err != nil {
 			return err
 		}

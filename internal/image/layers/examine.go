@@ -15,8 +15,8 @@ import (
 type Unpacked struct {
 	// Dir is the layer's root; O_PATH will do. It stays the caller's.
 	Dir *linux.FD
-	// Implied is what [Result] said.
-	Implied []string
+	// Implied and Hiding are what [Result] said.
+	Implied, Hiding []string
 }
 
 // Look is how a directory looks.
@@ -39,16 +39,26 @@ type Examiner struct {
 	looks map[string]Look // directories that must look so and, at the top of their layers, do not
 }
 
-// NeedsBase says whether a layer, next in turn, has a directory where the layers below have something that is none (a link, above all): it must be
-// unpacked onto its base.
+// NeedsBase says whether a layer, next in turn, has a directory where the layers below have something that is none (a link, above all), or a whiteout in a
+// directory that the layers below do not have (which overlayfs, merging nothing there, would show): it must be unpacked onto its base.
 func (e *Examiner) NeedsBase(l Unpacked) (bool, error) {
 	for _, p := range l.Implied {
-		dir, err := e.find(p)
+		dir, err := e.findUnder(l, p)
 		if errors.Is(err, errBlocked) {
 			return true, nil
 		}
-		if err != nil {
+		if err := errors.Join(err, dir.Close()); err != nil {
 			return false, err
+		}
+	}
+	for _, p := range l.Hiding {
+		own, merges, err := findIn(l.Dir, p)
+		if err := errors.Join(err, own.Close()); err != nil || !merges {
+			return err == nil, err
+		}
+		dir, err := e.find(p)
+		if dir == nil || err != nil {
+			return err == nil || errors.Is(err, errBlocked), ignore(err, errBlocked)
 		}
 		dir.Close()
 	}
@@ -61,27 +71,16 @@ func (e *Examiner) Add(l Unpacked) error {
 	next := map[string]Look{}
 	for _, p := range l.Implied {
 		implied[p] = true
-		look, ok := e.looks[p]
-		if !ok {
-			dir, err := e.find(p)
-			if err != nil {
-				return err
-			}
-			if dir == nil {
-				continue
-			}
-			look, err = lookOf(dir)
-			dir.Close()
-			if err != nil {
-				return err
-			}
+		look, err := e.lookUnder(l, p, next)
+		if err != nil {
+			return err
 		}
 		if !look.equal(plain) {
 			next[p] = look
 		}
 	}
 	for p, look := range e.looks {
-		if _, ok := next[p]; ok || implied[p] {
+		if implied[p] {
 			continue
 		}
 		over, err := overrides(l.Dir, p)
@@ -95,6 +94,47 @@ func (e *Examiner) Add(l Unpacked) error {
 	e.looks = next
 	e.below = append(e.below, l.Dir)
 	return nil
+}
+
+// lookUnder is how a directory that a layer implies must look: as below; if new, plain, but for what a setgid parent hands on. next has the looks of the
+// layer's implied directories so far, parents before what is in them.
+func (e *Examiner) lookUnder(l Unpacked, p string, next map[string]Look) (Look, error) {
+	dir, err := e.findUnder(l, p)
+	if err != nil {
+		return Look{}, err
+	}
+	if dir == nil {
+		parent, _ := split(p)
+		if above := next[parent]; p != "" && above.Mode&setgid != 0 {
+			return Look{GID: above.GID, Mode: plain.Mode | setgid}, nil
+		}
+		dir, _, err = findIn(l.Dir, p) // as it was unpacked
+		if err != nil || dir == nil {
+			return plain, err
+		}
+		defer dir.Close()
+		look, err := lookOf(dir)
+		if look.Mode&setgid == 0 {
+			look = plain
+		}
+		return look, err
+	}
+	defer dir.Close()
+	if look, ok := e.looks[p]; ok {
+		return look, nil
+	}
+	return lookOf(dir)
+}
+
+// findUnder is find for a directory that a layer implies: nil also if the layer itself hides what is below there.
+func (e *Examiner) findUnder(l Unpacked, p string) (*linux.FD, error) {
+	if parent, _ := split(p); parent != "" {
+		dir, merges, err := findIn(l.Dir, parent)
+		if err := errors.Join(err, dir.Close()); err != nil || !merges {
+			return nil, err
+		}
+	}
+	return e.find(p)
 }
 
 // Fixup returns what a fix-up layer on top of all added has to hold: how directories must look, by path, their parents included. Empty if none is needed.
@@ -125,26 +165,26 @@ var errBlocked = errors.New("something that is not a directory is there")
 // find returns the directory at a path in the merged layers so far; nil if there is none; errBlocked if the path is, or goes through, something else.
 func (e *Examiner) find(p string) (*linux.FD, error) {
 	for _, layer := range slices.Backward(e.below) {
-		dir, goOn, err := findIn(layer, p)
-		if err != nil || dir != nil || !goOn {
+		dir, merges, err := findIn(layer, p)
+		if err != nil || dir != nil || !merges {
 			return dir, err
 		}
 	}
 	return nil, nil
 }
 
-// findIn looks into one layer. goOn says whether the layers below count too.
-func findIn(layer *linux.FD, p string) (dir *linux.FD, goOn bool, err error) {
+// findIn looks into one layer for a directory: nil if it is not there. merges says whether at that path, found or not, the layers below count too.
+func findIn(layer *linux.FD, p string) (dir *linux.FD, merges bool, err error) {
 	cur, err := layer.Dup()
 	if err != nil || p == "" {
-		return cur, false, err
+		return cur, err == nil, err
 	}
-	goOn = true
+	merges = true
 	for component := range strings.SplitSeq(p, "/") {
 		st, err := cur.StatEntry(component)
 		switch {
 		case errors.Is(err, syscall.ENOENT):
-			return nil, goOn, cur.Close()
+			return nil, merges, cur.Close()
 		case err != nil:
 			return nil, false, errors.Join(err, cur.Close())
 		case st.IsWhiteout():
@@ -163,22 +203,29 @@ func findIn(layer *linux.FD, p string) (dir *linux.FD, goOn bool, err error) {
 			return nil, false, errors.Join(err, cur.Close())
 		}
 		if opaque == "y" {
-			goOn = false
+			merges = false
 		}
 	}
-	return cur, false, nil
+	return cur, merges, nil
 }
 
 // overrides says whether a layer, in which the directory p is not implied, decides by itself how p looks or that it is gone.
 func overrides(layer *linux.FD, p string) (bool, error) {
-	dir, goOn, err := findIn(layer, p)
+	dir, merges, err := findIn(layer, p)
 	if errors.Is(err, errBlocked) {
 		return true, nil
 	}
 	if dir != nil {
 		return true, dir.Close()
 	}
-	return !goOn, err
+	return !merges, err
+}
+
+func ignore(err, known error) error {
+	if errors.Is(err, known) {
+		return nil
+	}
+	return err
 }
 
 func lookOf(dir *linux.FD) (Look, error) {

@@ -32,11 +32,16 @@ type Result struct {
 	Bytes, Inodes uint64
 	// Implied are the directories made because something lies in them and not because they are listed, sorted; "" is the root.
 	Implied []string
+	// Hiding are the directories with whiteouts in them, sorted.
+	Hiding []string
 }
 
 // directory is one that a layer brings.
 type directory struct {
 	listed bool
+	anew   bool // whited out by this layer, so it does not look as below
+	opaque bool
+	hides  []string // names whited out in it
 	// at and acl are set last, because what comes into a directory changes the one and inherits the other.
 	at   time.Time
 	acl  string
@@ -76,11 +81,19 @@ func Unpack(ctx context.Context, root *linux.FD, r io.Reader, limits Limits) (*R
 		return nil, err
 	}
 	for p, d := range u.dirs {
-		if !d.listed {
+		if !d.listed && !d.anew {
 			u.result.Implied = append(u.result.Implied, p)
+		}
+		hides, err := u.finishHiding(p, d)
+		if err != nil {
+			return nil, err
+		}
+		if hides {
+			u.result.Hiding = append(u.result.Hiding, p)
 		}
 	}
 	slices.Sort(u.result.Implied)
+	slices.Sort(u.result.Hiding)
 	return &u.result, nil
 }
 
@@ -114,6 +127,9 @@ func (u *unpacker) all(r io.Reader, do func(*tar.Header, string, *tar.Reader) er
 		if err != nil {
 			return err
 		}
+		if strings.HasPrefix(name, aufsPrefix) && name != opaqueMarker {
+			continue
+		}
 		if err := do(h, name, t); err != nil {
 			return err
 		}
@@ -135,8 +151,9 @@ func (u *unpacker) place(h *tar.Header, name string, t *tar.Reader) error {
 	}
 	dir, base := split(name)
 	if strings.HasPrefix(base, whiteoutPrefix) {
-		if u.onto {
-			return nil // the first pass did it
+		if u.onto { // the first pass did it; its directory is there afterwards, as elsewhere
+			_, err := u.openDir(dir, true)
+			return err
 		}
 		return u.whiteout(dir, base)
 	}

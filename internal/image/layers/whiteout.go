@@ -2,6 +2,7 @@ package layers
 
 import (
 	"errors"
+	"path"
 	"strings"
 	"syscall"
 
@@ -35,11 +36,13 @@ func (u *unpacker) whiteout(dir, base string) error {
 		return err
 	}
 	if all {
+		u.dirs[dir].opaque = true
 		return parent.SetXattr(xattrOpaque, "y")
 	}
 	err = parent.MakeNodeEntry(name, linux.TypeCharacter, 0, 0)
 	if !errors.Is(err, syscall.EEXIST) {
 		if err == nil {
+			u.dirs[dir].hides = append(u.dirs[dir].hides, name)
 			u.count(0)
 		}
 		return err
@@ -53,5 +56,49 @@ func (u *unpacker) whiteout(dir, base string) error {
 		return err
 	}
 	defer own.Close()
+	if d := u.dirs[path.Join(dir, name)]; d != nil {
+		d.anew, d.opaque = true, true
+	}
 	return own.SetXattr(xattrOpaque, "y")
+}
+
+// finishHiding says whether a directory has whiteouts in it. In an opaque one they hide nothing and would be seen: overlayfs takes whiteouts away only where it
+// merges. So there they go.
+func (u *unpacker) finishHiding(p string, d *directory) (bool, error) {
+	if len(d.hides) == 0 {
+		return false, nil
+	}
+	dir, err := u.openPathOrRoot(p)
+	if err != nil {
+		return false, err
+	}
+	defer dir.Close()
+	opaque, any := u.underOpaque(p), false
+	for _, name := range d.hides {
+		st, err := dir.StatEntry(name)
+		switch {
+		case errors.Is(err, syscall.ENOENT):
+		case err != nil:
+			return false, err
+		case st.IsWhiteout() && opaque:
+			if err := dir.RemoveEntry(name); err != nil {
+				return false, err
+			}
+		case st.IsWhiteout():
+			any = true
+		}
+	}
+	return any, nil
+}
+
+func (u *unpacker) underOpaque(p string) bool {
+	for {
+		if d := u.dirs[p]; d != nil && d.opaque {
+			return true
+		}
+		if p == "" {
+			return false
+		}
+		p, _ = split(p)
+	}
 }

@@ -84,6 +84,7 @@ type Layer struct {
 	Bytes   uint64   `json:"bytes"`
 	Inodes  uint64   `json:"inodes"`
 	Implied []string `json:"implied,omitempty"`
+	Hiding  []string `json:"hiding,omitempty"`
 }
 
 // Store is the directory. Its methods may be called concurrently for different objects.
