@@ -163,8 +163,7 @@ func configurePod(pod *rtnl.Conn, r *lease.Record) error {
 	if err != nil {
 		return err
 	}
-	const loopback = 1 // LOOPBACK_IFINDEX, in every namespace
-	requests := []*rtnl.Request{rtnl.SetUp("lo", loopback), rtnl.SetUp(link.Name, link.Index)}
+	requests := []*rtnl.Request{rtnl.SetUp("lo", loopbackIndex), rtnl.SetUp(link.Name, link.Index)}
 	for i, p := range r.Addresses {
 		requests = append(requests, rtnl.AddAddress(link.Name, link.Index, p).Or(syscall.EEXIST),
 			rtnl.AddDefaultRoute(link.Name, link.Index, r.Gateways[i]))
@@ -207,50 +206,4 @@ func (b *Bridge) closePorts(ctx context.Context, id string) error {
 		return err
 	}
 	return b.updateLocalnet()
-}
-
-// Loopback brings lo up.
-func Loopback(netns *linux.FD) error {
-	home, err := linux.OpenHome()
-	if err != nil {
-		return err
-	}
-	defer home.Close()
-	pod, err := rtnl.Dial(home, netns)
-	if err != nil {
-		return err
-	}
-	defer pod.Close()
-	return pod.Do(rtnl.SetUp("lo", 1))
-}
-
-// Counters are an interface's totals since it was made.
-type Counters struct {
-	Name string
-	rtnl.Stats
-}
-
-// Interfaces lists the counters of every interface but lo.
-func Interfaces(netns *linux.FD) ([]Counters, error) {
-	home, err := linux.OpenHome()
-	if err != nil {
-		return nil, err
-	}
-	defer home.Close()
-	pod, err := rtnl.Dial(home, netns)
-	if err != nil {
-		return nil, err
-	}
-	defer pod.Close()
-	links, err := pod.Links()
-	if err != nil {
-		return nil, err
-	}
-	var all []Counters
-	for _, l := range links {
-		if !l.Loopback {
-			all = append(all, Counters{l.Name, l.Stats})
-		}
-	}
-	return all, nil
 }

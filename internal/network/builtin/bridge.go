@@ -67,8 +67,10 @@ type Bridge struct {
 	mu       sync.RWMutex
 	settings settings
 	ranges   []netip.Prefix
-	index    int
-	mtu      int
+	// appliedCIDR is the kubelet's pod CIDR that the last successful setup took into account.
+	appliedCIDR string
+	index       int
+	mtu         int
 	// attached remembers which sandboxes this process has connected, to which namespace.
 	attached map[string]connected
 	// notes are what Open found broken, for the first Reconcile to tell.
@@ -171,10 +173,14 @@ func (b *Bridge) setup() error {
 	if err := b.table.Rebuild(b.podNetworks()); err != nil {
 		return err
 	}
-	if err := b.forward(); err != nil {
-		return fmt.Errorf("turn on forwarding: %w", err)
+	if _, err := b.forward(); err != nil {
+		return err
 	}
-	return b.updateLocalnet()
+	if err := b.updateLocalnet(); err != nil {
+		return err
+	}
+	b.appliedCIDR = b.settings.PodCIDR
+	return nil
 }
 
 // setupLink makes the bridge with its addresses.
@@ -277,7 +283,7 @@ func (b *Bridge) SetPodCIDR(cidr string) error {
 		return err
 	}
 	b.mu.Lock()
-	if b.settings.PodCIDR == cidr {
+	if b.appliedCIDR == cidr { // the kubelet repeats it
 		b.mu.Unlock()
 		return nil
 	}

@@ -50,9 +50,9 @@ func hasIPv6() (bool, error) {
 	return true, nil
 }
 
-// forward turns on the forwarding of packets where it is off, remembering that before doing it.
-func (b *Bridge) forward() error {
-	return b.home.Visit(b.hostNS, func() error {
+// forward turns on the forwarding of packets where it is off, remembering that before doing it, and says whether it was. b.mu is held.
+func (b *Bridge) forward() (changed bool, err error) {
+	err = b.home.Visit(b.hostNS, func() error {
 		four, err := readSysctl(forwarding4)
 		if err != nil {
 			return err
@@ -66,6 +66,7 @@ func (b *Bridge) forward() error {
 		if four == "1" && six != "0" {
 			return nil
 		}
+		changed = true
 		var listening []string
 		if six == "0" {
 			if listening, err = b.advertised(); err != nil {
@@ -93,6 +94,10 @@ func (b *Bridge) forward() error {
 		}
 		return err
 	})
+	if err != nil {
+		return changed, fmt.Errorf("turn on forwarding: %w", err)
+	}
+	return changed, nil
 }
 
 // advertised lists interfaces with a route that a router advertisement made. A host that forwards ignores advertisements (and

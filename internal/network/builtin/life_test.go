@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -424,7 +425,7 @@ func TestTheKubeletsPodCIDR(t *testing.T) {
 	m.serve(m.outside, "tcp", 80, "outside")
 	m.wants("the old pod to the world", old.ns, "tcp", outsideIP4, 80, "outside", hostIP4)
 	b = m.open()
-	if p := m.attach(b, "new"); !strings.HasPrefix(p.IPs[0].String(), "2001:db8:78:") {
+	if p := m.attach(b, "new"); !strings.HasPrefix(p.IPs[0].String(), "2001:db8:78:") || len(b.podNetworks()) != 4 {
 		t.Errorf("after a restart: %v", p.IPs)
 	}
 	m.detach(b, "new")
@@ -489,6 +490,12 @@ func TestReconcileMendsWhatOthersBroke(t *testing.T) {
 				t.Error(err)
 			}
 		}, "missing address"},
+		{"forwarding was turned off", func(m *machine, b *Bridge, p *pod) {
+			m.setSysctl(forwarding4, "0")
+			if err := b.Status(); !errs.Is(err, errs.Unavailable) {
+				t.Errorf("status without forwarding: %v", err)
+			}
+		}, "forwarding"},
 		{"the link was taken from the bridge", func(m *machine, b *Bridge, p *pod) {
 			if err := b.host.Do(rtnl.SetMaster(p.HostInterface, 0)); err != nil {
 				t.Error(err)
@@ -708,6 +715,11 @@ func TestLoopbackAndCounters(t *testing.T) {
 	if c := counters[0]; c.Name != "eth0" || c.RxBytes < 200 || c.TxBytes < 200 || c.RxPackets < 4 || c.RxErrors != 0 {
 		t.Errorf("counters %+v", c)
 	}
+	m.flood(p.ip4(), 20, 1000) // to the pod: the host's end sends what the pod receives
+	stats, err := b.Stats()
+	if got := stats["one"]; err != nil || len(stats) != 1 || got.Name != "eth0" || got.RxBytes < 20_000 || got.TxBytes >= got.RxBytes {
+		t.Errorf("stats %+v, %v, counters %+v", stats, err, counters[0])
+	}
 	m.detach(b, "one")
 }
 
@@ -726,13 +738,12 @@ func TestForwardingKeepsRoutesLearntFromRouters(t *testing.T) {
 	if err := b.Teardown(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	up, err := b.host.Link("up0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := b.host.Do(rtnl.AddLearntRoute("up0", up.Index, outsideIP6)); err != nil {
-		t.Fatal(err)
-	}
+	nettest.In(t, m.host, func() { // nothing of ours makes such a route
+		out, err := exec.Command("ip", "-6", "route", "add", "default", "via", outsideIP6.String(), "proto", "ra", "metric", "512").CombinedOutput()
+		if err != nil {
+			t.Errorf("%v: %s", err, out)
+		}
+	})
 	b = m.open()
 	if v := m.sysctl("ipv6/conf/up0/accept_ra"); v != "2" {
 		t.Errorf("accept_ra is %s with a learnt route", v)

@@ -302,3 +302,21 @@ func (m *machine) udpAsker(ns *linux.FD, ip netip.Addr, port uint16) func(time.D
 		}
 	}
 }
+
+// flood sends datagrams from the host that nobody listens for.
+func (m *machine) flood(ip netip.Addr, count, size int) {
+	m.t.Helper()
+	nettest.In(m.t, m.host, func() {
+		c, err := net.ListenPacket("udp", ":0")
+		if err != nil {
+			m.t.Error(err)
+			return
+		}
+		defer c.Close()
+		for range count {
+			if _, err := c.WriteTo(make([]byte, size), net.UDPAddrFromAddrPort(netip.AddrPortFrom(ip, 9))); err != nil {
+				m.t.Error(err)
+			}
+		}
+	})
+}

@@ -87,7 +87,7 @@ func (b *Bridge) orphans(ctx context.Context, links []*rtnl.Link, say func(strin
 	return nil
 }
 
-// mendShared makes the bridge anew if it is gone, and drops addresses of networks that no pod is in any more.
+// mendShared makes the bridge anew if it is gone, turns forwarding on if somebody turned it off, and mends the bridge's addresses.
 func (b *Bridge) mendShared(links []*rtnl.Link, say func(string, ...any)) error {
 	b.mu.RLock()
 	closed, index := b.closed, b.index
@@ -105,13 +105,26 @@ func (b *Bridge) mendShared(links []*rtnl.Link, say func(string, ...any)) error 
 			return err
 		}
 	}
+	b.mu.Lock()
+	changed, err := b.forward()
+	b.mu.Unlock()
+	if changed {
+		say("forwarding of packets: was off, turned on")
+	}
+	if err != nil {
+		return err
+	}
+	return b.mendAddresses(say)
+}
+
+// mendAddresses gives the bridge the addresses it should have and no others.
+func (b *Bridge) mendAddresses(say func(string, ...any)) error {
 	addresses, err := b.host.Addresses()
 	if err != nil {
 		return err
 	}
 	b.mu.RLock()
-	wanted := b.podNetworks()
-	index = b.index
+	wanted, index := b.podNetworks(), b.index
 	b.mu.RUnlock()
 	var requests []*rtnl.Request
 	for _, a := range addresses {
@@ -130,7 +143,7 @@ func (b *Bridge) mendShared(links []*rtnl.Link, say func(string, ...any)) error 
 	if len(requests) == 0 {
 		return nil
 	}
-	return b.host.Do(requests...)
+	return errors.Join(b.host.Do(requests...), b.table.Rebuild(wanted))
 }
 
 // mendPorts makes the leased host interfaces ports of the bridge again: a bridge that was deleted let go of them.

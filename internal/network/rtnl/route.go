@@ -136,10 +136,3 @@ func parseRoute(p []byte) (r Route, ok bool) {
 	r.To = netip.PrefixFrom(to, int(p[1]))
 	return r, r.To.IsValid()
 }
-
-// AddLearntRoute adds a default route that looks as if a router had advertised it.
-func AddLearntRoute(link string, index int, gateway netip.Addr) *Request {
-	r := AddDefaultRoute(link, index, gateway)
-	r.raw[syscall.NLMSG_HDRLEN+5] = learntByRA
-	return r
-}

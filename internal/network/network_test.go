@@ -1,0 +1,57 @@
+package network_test
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"fermata/internal/network"
+	"fermata/internal/network/nettest"
+)
+
+func TestAPodsLifeByTheFacade(t *testing.T) {
+	host, pod, root := nettest.Namespace(t), nettest.Bare(t), t.TempDir()
+	n, err := network.Open(network.Options{State: t.TempDir(), Root: root, Instance: "facade", HostNetNS: host})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := n.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	if err := n.Status(); err != nil {
+		t.Fatal(err)
+	}
+	r, err := n.Attach(t.Context(), network.Attachment{SandboxID: "one", NetNS: pod, PodName: "web"})
+	if err != nil || r.Interface != "eth0" || len(r.IPs) != 2 {
+		t.Fatalf("%+v, %v", r, err)
+	}
+	lease := filepath.Join(root, "network", "leases", "one.json")
+	if _, err := os.Stat(lease); err != nil {
+		t.Error(err)
+	}
+	if c, err := network.Interfaces(pod); err != nil || len(c) != 1 || c[0].Name != "eth0" {
+		t.Errorf("%+v, %v", c, err)
+	}
+	if err := n.SetPodCIDR("10.3.0.0/24"); err != nil {
+		t.Error(err)
+	}
+	if found, err := n.Reconcile(t.Context(), func(string) bool { return true }); err != nil || len(found) != 0 {
+		t.Errorf("%q, %v", found, err)
+	}
+	if err := n.Detach(t.Context(), "one"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(lease); !errors.Is(err, fs.ErrNotExist) {
+		t.Error(err)
+	}
+	if err := n.Teardown(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if c, err := network.Interfaces(host); err != nil || len(c) != 0 {
+		t.Errorf("links left: %+v, %v", c, err)
+	}
+}
