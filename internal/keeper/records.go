@@ -72,6 +72,11 @@ func (s *Server) readExits() error {
 				ID: r.ID, Kind: r.Kind, PID: r.PID, Code: r.Code, Signal: syscall.Signal(r.Signal), OOMKilled: r.OOMKilled,
 				Started: r.Started, Finished: r.Finished, LogDropped: r.LogDropped,
 			}
+			if path := filepath.Join(dir, entry.Name()); wire.CheckID(r.ID) != nil || fileName(r.ID) != entry.Name() {
+				aside, err := durable.Quarantine(path)
+				s.o.warn(errors.Join(fmt.Errorf("read exit %s: it is of %q (set aside as %s)", path, r.ID, aside), err))
+				continue
+			}
 			if s.processes[e.ID] == nil {
 				s.processes[e.ID] = &process{server: s, id: e.ID, kind: e.Kind, pid: e.PID, started: e.Started, launched: true, told: e}
 			}

@@ -66,7 +66,7 @@ type Server struct {
 type watcher interface{ news() }
 
 // New makes a keeper that listens but does not answer yet.
-func New(o Options) (s *Server, err error) {
+func New(o Options) (_ *Server, err error) {
 	if o.MaxDescriptors == 0 {
 		var limit syscall.Rlimit
 		if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
@@ -74,7 +74,7 @@ func New(o Options) (s *Server, err error) {
 		}
 		o.MaxDescriptors = int(min(limit.Cur, 1<<30))
 	}
-	s = &Server{o: o, processes: map[string]*process{}, sessions: map[*session]bool{}, watched: map[uint64]watcher{}}
+	s := &Server{o: o, processes: map[string]*process{}, sessions: map[*session]bool{}, watched: map[uint64]watcher{}}
 	defer func() {
 		if err != nil {
 			s.free()
@@ -101,8 +101,10 @@ func New(o Options) (s *Server, err error) {
 	if err := os.Remove(o.Socket); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("remove the socket of an earlier keeper: %w", err)
 	}
-	s.listener, err = linux.ListenPackets(o.Socket)
-	return s, err
+	if s.listener, err = linux.ListenPackets(o.Socket); err != nil {
+		return nil, err
+	}
+	return s, nil
 }
 
 func (s *Server) fifoDir() string     { return filepath.Join(s.o.State, "fifo") }
