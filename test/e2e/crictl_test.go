@@ -27,9 +27,11 @@ func crictlPath(t *testing.T) string {
 func TestCrictlByHand(t *testing.T) {
 	n := start(t)
 	program := crictlPath(t)
+	config := filepath.Join(n.Dir, "crictl.yaml") // empty: not the machine's
+	check(t, os.WriteFile(config, nil, 0o644))
 	crictl := func(args ...string) string {
 		t.Helper()
-		args = append([]string{"--config", n.Dir + "/none.yaml", "--runtime-endpoint", n.Endpoint, "--image-endpoint", n.Endpoint}, args...)
+		args = append([]string{"--config", config, "--runtime-endpoint", n.Endpoint, "--image-endpoint", n.Endpoint}, args...)
 		cmd := exec.CommandContext(t.Context(), program, args...)
 		var complaints strings.Builder
 		cmd.Stderr = &complaints
