@@ -6,10 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -19,7 +17,6 @@ import (
 
 	"fermata/internal/engine"
 	"fermata/internal/engine/native"
-	"fermata/internal/launch"
 	"fermata/internal/launch/report"
 	"fermata/internal/linux"
 	"fermata/internal/spec"
@@ -127,7 +124,8 @@ type node struct {
 	t   testing.TB
 	dir string
 	// lower is a minimal rootfs: /bin/app and a few directories.
-	lower string
+	lower      string
+	containers int
 }
 
 func newNode(t testing.TB) *node {
@@ -323,7 +321,6 @@ type pod struct {
 	pause      *process
 	namespaces engine.Namespaces
 	config     *runtimeapi.PodSandboxConfig
-	containers int
 }
 
 func (n *node) pod(edit func(*engine.Sandbox)) *pod {
@@ -463,8 +460,13 @@ func status(out, field string) string {
 	return ""
 }
 
-var (
-	_ = maps.Keys[map[string]int]
-	_ = slices.Sorted[int]
-	_ = launch.FirstFD
-)
+func itoa(n int) string { return fmt.Sprint(n) }
+
+func isErrno(err error, errno syscall.Errno) bool { return errors.Is(err, errno) }
+
+// bits writes a hexadecimal number in binary.
+func bits(hex string) string {
+	var n uint64
+	fmt.Sscanf(hex, "%x", &n)
+	return fmt.Sprintf("%b", n)
+}
