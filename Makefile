@@ -4,8 +4,8 @@ SHELL := /bin/bash
 
 GO      ?= go
 PREFIX  ?= /usr/local
+UNITDIR ?= /etc/systemd/system
 DESTDIR ?=
-UNITDIR ?= /lib/systemd/system
 # A release sets this; otherwise the commit is told.
 VERSION ?= 0.1.0-dev+$(shell git describe --always --dirty --exclude "*" 2>/dev/null || echo unversioned)
 # Where `make run` keeps everything: state, images, sockets, logs.
@@ -15,48 +15,107 @@ FUZZTIME ?= 20s
 
 export CGO_ENABLED := 0
 EMBEDDED := internal/daemon/embedded/fermata-keeper
-TOOL     := $(GO) tool -modfile=$(CURDIR)/tools/go.mod
+LDFLAGS  := -s -w
+GOLDENS   = $(shell git grep -l '"update", false' -- '*_test.go' | xargs -n1 dirname | sort -u)
+PROTOGEN := TOOLS_MOD=$(CURDIR)/tools/go.mod $(GO) -C tools run ./protogen -out ../api fermata/v1/fermata.proto
 
 .PHONY: help
 help: ## this list
-	@echo "fermata: a Kubernetes container runtime. Start with: make run"
+	@echo "fermata: a Kubernetes container runtime. Start with: sudo make run"
 	@echo
-	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
+	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
 
 .PHONY: build
 build: ## bin/fermata (daemon and command line, one file) and bin/fermata-keeper (which it contains)
 	@mkdir -p bin
-	$(GO) build -trimpath -ldflags "-s -w" -o bin/fermata-keeper ./cmd/fermata-keeper
+	$(GO) build -trimpath -ldflags "$(LDFLAGS)" -o bin/fermata-keeper ./cmd/fermata-keeper
 	@cmp -s bin/fermata-keeper $(EMBEDDED) || cp bin/fermata-keeper $(EMBEDDED)
-	$(GO) build -trimpath -ldflags "-s -w -X fermata/internal/daemon.Version=$(VERSION)" -o bin/fermata ./cmd/fermata
+	$(GO) build -trimpath -ldflags "$(LDFLAGS) -X fermata/internal/daemon.Version=$(VERSION)" -o bin/fermata ./cmd/fermata
 
 .PHONY: run
 run: build ## a daemon of its own in SCRATCH with a pod of two containers, shown and explained (root)
 	@SCRATCH=$(SCRATCH) demo/run
 
 .PHONY: stop
-stop: ## end what `make run` started and remove all of it
+stop: ## end what `make run` started and remove all of it (root)
 	@SCRATCH=$(SCRATCH) demo/stop
 
 .PHONY: test
-test: check unit e2e ## everything CI runs (root)
+test: tools check unit e2e kernels ## everything CI runs (root)
 
 .PHONY: unit
-unit: build ## the Go tests of every package (root: they make namespaces, mounts and cgroups)
-	$(GO) test -timeout 15m ./...
+unit: build ## the Go tests of every package but test/e2e (root: they make namespaces, mounts and cgroups)
+	$(GO) test -timeout 15m $$($(GO) list ./... | grep -v /test/e2e)
 
 .PHONY: check
-check: build ## format, vet, staticcheck, house rules, generated code, both architectures
-	@files=$$(gofmt -l $$(git ls-files "*.go")); test -z "$$files" || { echo "not as gofmt writes it (run gofmt -w):"; echo "$$files"; exit 1; }
+check: ## format, vet, staticcheck, house rules, generated code, both architectures
+	@files=$$(gofmt -l $$(git ls-files --cached --others --exclude-standard '*.go')); \
+	  test -z "$$files" || { echo "not as gofmt writes it (run gofmt -w):"; echo "$$files"; exit 1; }
 	$(GO) vet ./...
-	$(TOOL) staticcheck ./...
-	TOOLS_MOD=$(CURDIR)/tools/go.mod $(GO) -C tools run ./protogen -out ../api -check fermata/v1/fermata.proto
 	GOARCH=arm64 $(GO) vet ./...
+	$(GO) tool -modfile=tools/go.mod staticcheck ./...
+	$(PROTOGEN) -check
 	$(GO) test ./internal/archtest
+
+.PHONY: e2e
+e2e: build e2e-go critest demo ## the program people run: its own tests, critest, the demonstration (root)
+
+.PHONY: e2e-go
+e2e-go: build tools ## pods from start to end through CRI, with crictl and over restarts (root)
+	$(GO) test -count=1 -timeout 15m ./test/e2e
+
+.PHONY: critest
+critest: build tools ## Kubernetes' CRI conformance suite (root)
+	$(GO) run ./test/critest
+
+.PHONY: demo
+demo: build ## `make run` twice and `make stop`, in a directory of their own (root)
+	@set -e; dir=$$(mktemp -d /tmp/fermata-demo-XXXX); trap 'SCRATCH='$$dir' demo/stop' EXIT; \
+	  SCRATCH=$$dir demo/run; SCRATCH=$$dir demo/run
+
+.PHONY: kernels
+kernels: build tools ## the end-to-end tests on other kernels, in virtual machines (root)
+	$(GO) run ./test/kernels
+
+.PHONY: bench
+bench: build ## what a pod costs (root)
+	$(GO) run ./test/bench
+
+.PHONY: bench-peers
+bench-peers: build tools ## the same beside containerd, in one run (root)
+	$(GO) run ./test/bench -runtimes fermata,containerd
+
+.PHONY: tools
+tools: ## install the Debian packages that tests need, if they are missing: test/packages (root)
+	@test/install
+
+.PHONY: fuzz
+fuzz: ## every fuzzer for FUZZTIME
+	@set -e; for pkg in $$(git grep -l '^func Fuzz' -- '*_test.go' | xargs -n1 dirname | sort -u); do \
+	  for f in $$($(GO) test -list '^Fuzz' ./$$pkg | grep ^Fuzz); do \
+	    echo "$$pkg $$f"; $(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) ./$$pkg; done; done
+
+.PHONY: golden
+golden: ## rewrite the expected parts of golden files; then look at git diff
+	@set -e; for pkg in $(GOLDENS); do $(GO) test ./$$pkg -update; done
 
 .PHONY: generate
 generate: ## the Go code of api/ from its .proto file
-	TOOLS_MOD=$(CURDIR)/tools/go.mod $(GO) -C tools run ./protogen -out ../api fermata/v1/fermata.proto
+	$(PROTOGEN)
+
+.PHONY: install
+install: build ## bin/fermata to PREFIX, the systemd unit to UNITDIR, crictl's settings if there are none; DESTDIR is put before
+	install -D -m 0755 bin/fermata $(DESTDIR)$(PREFIX)/bin/fermata
+	install -d $(DESTDIR)$(UNITDIR)
+	sed 's|@PREFIX@|$(PREFIX)|' packaging/fermata.service > $(DESTDIR)$(UNITDIR)/fermata.service
+	chmod 0644 $(DESTDIR)$(UNITDIR)/fermata.service
+	test -e $(DESTDIR)/etc/crictl.yaml || install -D -m 0644 packaging/crictl.yaml $(DESTDIR)/etc/crictl.yaml
+	@test -n "$(DESTDIR)" || ! test -d /run/systemd/system || systemctl daemon-reload
+	@echo "installed; start it with: systemctl enable --now fermata   (or: fermata daemon)"
+
+.PHONY: uninstall
+uninstall: ## remove what install put there; pods and images stay
+	rm -f $(DESTDIR)$(PREFIX)/bin/fermata $(DESTDIR)$(UNITDIR)/fermata.service
 
 .PHONY: clean
 clean: ## remove what build made

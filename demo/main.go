@@ -15,6 +15,7 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -108,7 +109,7 @@ func getOnce(ctx context.Context, url string) error {
 	for {
 		answer, err := get(ctx, url)
 		if err == nil {
-			fmt.Print(answer)
+			fmt.Println(answer)
 			return nil
 		}
 		select {
@@ -132,5 +133,5 @@ func get(ctx context.Context, url string) (string, error) {
 	}
 	defer response.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(response.Body, 1<<16))
-	return string(body), err
+	return strings.TrimSpace(string(body)), err
 }

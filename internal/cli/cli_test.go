@@ -276,7 +276,8 @@ func TestNamespacesAreToldApart(t *testing.T) {
 		{"all in the host's", in("1", "1"), "the host's"},
 		{"one alone", in("2"), "its own"},
 		{"all in one of their own", in("2", "2"), "the pod's, shared"},
-		{"each in another", in("2", "3", "1"), "each its own"},
+		{"each in another", in("2", "3", "4"), "each its own"},
+		{"each in another, one in the host's", in("2", "3", "1"), "each its own, or the host's"},
 		{"two together and one alone", in("2", "2", "3"), "some shared"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -147,8 +147,10 @@ func whose(kind string, members []member, host string) string {
 		return "its own"
 	case len(count) == 1:
 		return "the pod's, shared"
-	case len(count) == len(members):
+	case len(count) == len(members) && count[host] == 0:
 		return "each its own"
+	case len(count) == len(members):
+		return "each its own, or the host's"
 	}
 	return "some shared"
 }

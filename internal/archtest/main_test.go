@@ -1,0 +1,9 @@
+package archtest
+
+import (
+	"testing"
+
+	"fermata/internal/testkit/leak"
+)
+
+func TestMain(m *testing.M) { leak.Main(m) }
