@@ -102,11 +102,13 @@ func start(t *testing.T, g *cgroup.Group, what string, args ...string) *exec.Cmd
 	}
 	t.Cleanup(func() {
 		stdin.Close()
-		cmd.Process.Kill()
+		if err := g.Kill(deadline(t)); err != nil { // not cmd.Process.Kill: it may be frozen
+			t.Errorf("clean up: %v", err)
+		}
 		cmd.Wait()
 	})
 	if _, err := ready.Read(make([]byte, 1)); err != nil {
-		t.Fatalf("child %q: %v", what, err)
+		t.Fatalf("child %q: %v, %v", what, err, cmd.Wait())
 	}
 	return cmd
 }

@@ -44,6 +44,14 @@ func child() {
 		cmd.Env = []string{childEnv + "=bomblet"}
 		cmd.Start()
 		return
+	case "spin":
+		os.Stdout.Write([]byte{1})
+		go func() {
+			io.Copy(io.Discard, os.Stdin)
+			os.Exit(0)
+		}()
+		for {
+		}
 	case "eat": // takes memory and touches it: argument 1 is MiB
 		n, _ := strconv.Atoi(os.Args[1])
 		os.Stdout.Write([]byte{1})
@@ -56,5 +64,3 @@ func child() {
 	os.Stdout.Write([]byte{1})
 	io.Copy(io.Discard, os.Stdin)
 }
-
-func itoa(n int) string { return strconv.Itoa(n) }

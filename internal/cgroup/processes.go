@@ -98,8 +98,12 @@ func (h *hierarchy) children(rel string) ([]string, error) {
 // Kill ends every process of the group and below it by SIGKILL and returns when none is left, or with ctx's error. A group that does not exist is
 // dead. Frozen ones are thawed. Ended processes may still be zombies: reaping is their parents' business.
 //
-// On v2 the kernel does it (cgroup.kill, Linux 5.14). On v1 there is no such thing: everything listed is signalled by pidfd, and from the second
+// On v2 the kernel does it (cgroup.kill, Linux 5.14), on v1 there is no such thing: everything listed is signalled by pidfd, and from the second
 // round on in a frozen group, so that a fork bomb cannot outrun it. A hybrid machine gets both.
+//
+// A group that was killed is at its end: Linux 6.14 and the stable releases after b69bb476dee9 ("fix race between fork and cgroup.kill") compare
+// the group's count of kills with that of the parent process's group, and kill whatever is cloned into it later. Exec groups, which live on, are
+// therefore killed one by one on v2 too.
 func (g *Group) Kill(ctx context.Context) error {
 	if g.err != nil {
 		return g.err
@@ -111,13 +115,15 @@ func (g *Group) Kill(ctx context.Context) error {
 }
 
 func (g *Group) kill(ctx context.Context) error {
-	if h := g.tree.unified; h != nil {
-		if err := h.write(g.rel, "cgroup.kill", "1"); err != nil && !errs.Is(err, errs.NotFound) {
-			return err
-		}
-	}
-	if h := g.tree.members(); h != nil {
-		if err := g.hunt(ctx, h); err != nil {
+	for _, h := range slices.Backward(g.listed()) { // v2 first: where it kills all, v1's list is empty
+		if h.version == V2 && g.home == nil {
+			if err := h.write(g.rel, "cgroup.kill", "1"); err != nil && !errs.Is(err, errs.NotFound) {
+				return err
+			}
+			if err := g.tree.thawAll(g.rel); err != nil { // v1's frozen processes cannot die
+				return err
+			}
+		} else if err := h.hunt(ctx, g.rel); err != nil {
 			return err
 		}
 	}
@@ -127,19 +133,19 @@ func (g *Group) kill(ctx context.Context) error {
 	return nil
 }
 
-// hunt kills by the list of a v1 hierarchy.
-func (g *Group) hunt(ctx context.Context, h *hierarchy) error {
+// hunt kills by the list of a hierarchy.
+func (h *hierarchy) hunt(ctx context.Context, rel string) error {
 	for round := 0; ; round++ {
 		if err := context.Cause(ctx); err != nil {
 			return err
 		}
-		if round > 0 && h.has("freezer") {
-			if err := h.freeze(ctx, g.rel); err != nil && !errs.Is(err, errs.DeadlineExceeded) {
-				return errors.Join(err, h.thaw(g.rel))
+		if round > 0 && h.freezes() { // one that cannot be frozen in time is hunted all the same
+			if err := h.freeze(ctx, rel); err != nil && !errs.Is(err, errs.DeadlineExceeded) && !errs.Is(err, errs.NotFound) {
+				return errors.Join(err, h.thaw(rel))
 			}
 		}
-		victims, err := h.signalAll(g.rel)
-		if e := h.thaw(g.rel); err == nil {
+		victims, err := h.signalAll(rel)
+		if e := h.thaw(rel); err == nil {
 			err = e
 		}
 		for _, v := range victims {
@@ -235,17 +241,11 @@ func (g *Group) Freeze(ctx context.Context) (err error) {
 			err = fmt.Errorf("freeze control group %s: %w", g.Path(), errors.Join(err, g.Thaw(ctx)))
 		}
 	}()
-	if h := g.tree.with("freezer"); h != nil {
-		return h.freeze(ctx, g.rel)
-	}
-	h := g.tree.unified
+	h := g.tree.freezer()
 	if h == nil {
 		return errs.New(errs.Unimplemented, "this machine has no freezer")
 	}
-	if err := h.write(g.rel, "cgroup.freeze", "1"); err != nil {
-		return err
-	}
-	return h.await(ctx, g.rel, "frozen", 1)
+	return h.freeze(ctx, g.rel)
 }
 
 // Thaw lets the processes run again. A group that does not exist, or is not frozen, is fine.
@@ -253,41 +253,60 @@ func (g *Group) Thaw(context.Context) error {
 	if g.err != nil {
 		return g.err
 	}
-	h := g.tree.with("freezer")
-	var err error
-	if h != nil {
-		err = h.thaw(g.rel)
-	} else if h = g.tree.unified; h != nil {
-		err = h.write(g.rel, "cgroup.freeze", "0")
-	}
-	if err != nil && !errs.Is(err, errs.NotFound) {
+	if err := g.tree.thawAll(g.rel); err != nil {
 		return fmt.Errorf("thaw control group %s: %w", g.Path(), err)
 	}
 	return nil
 }
 
+// freezer returns the hierarchy that freezes: v1's controller, or else v2's core.
+func (t *Tree) freezer() *hierarchy {
+	if h := t.with("freezer"); h != nil {
+		return h
+	}
+	return t.unified
+}
+
+func (t *Tree) thawAll(rel string) error {
+	if h := t.freezer(); h != nil {
+		return h.thaw(rel)
+	}
+	return nil
+}
+
+func (h *hierarchy) freezes() bool { return h.version == V2 || h.has("freezer") }
+
 // patience bounds what v1 has no event for: becoming frozen, and becoming empty.
 const patience = 5 * time.Second
 
-// freeze freezes a v1 group. A process in the middle of fork may leave it FREEZING for ever until it is tried again (runc#2774), so each look that
-// finds it so asks again.
+// freeze freezes a group. On v1 a process in the middle of fork may leave it FREEZING for ever until it is tried again (runc#2774), so each look
+// that finds it so asks again.
 func (h *hierarchy) freeze(ctx context.Context, rel string) error {
-	err := poll(ctx, func() (bool, error) {
+	if h.version == V2 {
+		if err := h.write(rel, "cgroup.freeze", "1"); err != nil {
+			return err
+		}
+		return h.await(ctx, rel, "frozen", 1)
+	}
+	return poll(ctx, func() (bool, error) {
 		if err := h.write(rel, "freezer.state", "FROZEN"); err != nil {
 			return false, err
 		}
 		state, err := h.read(rel, "freezer.state")
 		return state == "FROZEN", err
 	})
-	return err
 }
 
-// thaw thaws a v1 group and all below it: a container with its own view of the freezer may have frozen parts of itself.
+// thaw thaws a group and all below it: a container with its own view of the freezer may have frozen parts of itself.
 func (h *hierarchy) thaw(rel string) error {
-	if !h.has("freezer") {
+	file, running := "freezer.state", "THAWED"
+	switch {
+	case !h.freezes():
 		return nil
+	case h.version == V2:
+		file, running = "cgroup.freeze", "0"
 	}
-	return h.walk(rel, func(rel string) error { return h.write(rel, "freezer.state", "THAWED") })
+	return h.walk(rel, func(rel string) error { return h.write(rel, file, running) })
 }
 
 // poll asks until done, first often, then every 20 ms: for what the kernel has no event for.
