@@ -5,14 +5,19 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"runtime"
 	"strconv"
+	"syscall"
 )
 
-// child is what a process in a group does: it joins the v1 hierarchies by the descriptors 3 and up, acts, says so by a byte on standard output,
-// and stays until standard input ends.
-func child() {
+// joinedEnv tells a child that it has joined already.
+const joinedEnv = "FERMATA_TEST_JOINED"
+
+// join is what the stage does: a thread moves itself and becomes, by execve, the process's only one. A Go program has other threads before that.
+func join() {
+	runtime.LockOSThread()
 	for fd := 3; ; fd++ {
-		f := os.NewFile(uintptr(fd), "cgroup.procs")
+		f := os.NewFile(uintptr(fd), "tasks")
 		if _, err := f.Stat(); err != nil {
 			break
 		}
@@ -20,6 +25,17 @@ func child() {
 			break // descriptors of the runtime's own (epoll) come after ours
 		}
 		f.Close()
+	}
+	err := syscall.Exec("/proc/self/exe", os.Args, append(os.Environ(), joinedEnv+"=1"))
+	fmt.Fprintln(os.Stderr, err)
+	os.Exit(1)
+}
+
+// child is what a process in a group does: it joins the v1 hierarchies by the descriptors 3 and up, acts, says so by a byte on standard output,
+// and stays until standard input ends.
+func child() {
+	if os.Getenv(joinedEnv) == "" {
+		join()
 	}
 	switch os.Getenv(childEnv) {
 	case "sleep":
