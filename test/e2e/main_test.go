@@ -21,8 +21,14 @@ import (
 
 func TestMain(m *testing.M) { leak.Main(m) }
 
+// world is a test's daemon and how the machine looked before its pods.
+type world struct {
+	*node.Node
+	before *machine.Snapshot
+}
+
 // start runs a daemon of the test's own with busybox pulled. At the test's end its pods are removed, and what they left fails the test.
-func start(t *testing.T) *node.Node {
+func start(t *testing.T) *world {
 	t.Helper()
 	registry, err := images.Serve(t.Context())
 	check(t, err)
@@ -37,50 +43,61 @@ func start(t *testing.T) *node.Node {
 	}
 	n, err := runtime(t.Context(), node.Options{Dir: dir, Registries: certs, Name: "ee"})
 	check(t, err)
-	var before *machine.Snapshot
-	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
-		defer cancel()
-		if !n.Running() { // a test failed between killing and starting again
-			if err := n.Restart(ctx); err != nil {
-				t.Errorf("start again: %v", err)
-			}
-		}
-		if before != nil {
-			checkNothingLeft(ctx, t, n, before)
-		}
-		if err := n.Stop(ctx); err != nil {
-			t.Errorf("stop: %v", err)
-		}
-		if t.Failed() {
-			log, _ := os.ReadFile(n.Log)
-			t.Logf("the daemon's log ends:\n%s", log[max(0, len(log)-6000):])
-		}
-		if n.Kind == "fermata" {
-			checkNothingAtAll(t, n)
-		}
-		os.RemoveAll(dir)
-	})
+	w := &world{Node: n}
+	t.Cleanup(func() { w.end(t) })
 	_, err = n.CRI.Pull(t.Context(), images.Busybox)
 	check(t, err)
 	// One pod's life first: the bridge, the table and the cgroup that it brings stay for the next.
 	id, err := n.CRI.RunPod(t.Context(), cri.PodConfig("first", ""))
 	check(t, err)
 	check(t, n.CRI.RemovePod(t.Context(), id))
-	before, err = machine.Take(n.Scope())
-	check(t, err)
-	return n
+	w.baseline(t)
+	return w
 }
 
-func checkNothingLeft(ctx context.Context, t *testing.T, n *node.Node, before *machine.Snapshot) {
+// baseline takes how the machine looks now as what it shall look like at the end.
+func (w *world) baseline(t *testing.T) {
 	t.Helper()
-	if err := before.Note(); err != nil {
+	var err error
+	w.before, err = machine.Take(w.Scope())
+	check(t, err)
+}
+
+// end removes the pods, looks for what they left, ends the daemon and looks again.
+func (w *world) end(t *testing.T) {
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	defer cancel()
+	if !w.Running() { // a test failed between killing and starting again
+		if err := w.Restart(ctx); err != nil {
+			t.Errorf("start again: %v", err)
+		}
+	}
+	if w.before != nil {
+		w.checkNothingLeft(ctx, t)
+	}
+	if err := w.Stop(ctx); err != nil {
+		t.Errorf("stop: %v", err)
+	}
+	if t.Failed() {
+		log, _ := os.ReadFile(w.Log)
+		t.Logf("the daemon's log ends:\n%s", log[max(0, len(log)-6000):])
+	}
+	if w.Kind == "fermata" {
+		checkNothingAtAll(t, w.Node)
+	}
+	os.RemoveAll(w.Dir)
+}
+
+func (w *world) checkNothingLeft(ctx context.Context, t *testing.T) {
+	t.Helper()
+	w.before.Accept(w.PID())
+	if err := w.before.Note(); err != nil {
 		t.Errorf("look at the machine: %v", err)
 	}
-	if err := n.CRI.RemoveAll(ctx); err != nil {
+	if err := w.CRI.RemoveAll(ctx); err != nil {
 		t.Errorf("remove all pods: %v", err)
 	}
-	left, err := before.Left(ctx)
+	left, err := w.before.Left(ctx)
 	if err != nil {
 		t.Errorf("look at the machine: %v", err)
 	}
@@ -104,7 +121,7 @@ func checkNothingAtAll(t *testing.T, n *node.Node) {
 }
 
 // pod runs a pod with logs below the test's directory and returns its configuration and ID.
-func pod(t *testing.T, n *node.Node, name string) (*podOf, string) {
+func pod(t *testing.T, n *world, name string) (*podOf, string) {
 	t.Helper()
 	logs := filepath.Join(n.Dir, "logs", name)
 	config := cri.PodConfig(name, logs)

@@ -9,8 +9,6 @@ import (
 	"time"
 
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
-
-	"fermata/internal/testkit/node"
 )
 
 // Nothing a pod does needs the daemon: with it gone, containers run, their logs grow and their exit codes are kept; the next daemon
@@ -79,7 +77,7 @@ func checkTicks(t *testing.T, p *podOf) {
 }
 
 // checkExits asks the new daemon about containers that run on and those that ended while there was none.
-func checkExits(t *testing.T, n *node.Node, running, ended []string) {
+func checkExits(t *testing.T, n *world, running, ended []string) {
 	t.Helper()
 	for i := range running {
 		status, err := n.CRI.State(t.Context(), running[i])

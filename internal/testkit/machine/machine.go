@@ -77,6 +77,13 @@ func (s *Snapshot) Note() error {
 	return nil
 }
 
+// Accept takes a process that was started since as one that is meant to be there, such as a daemon that was started again.
+func (s *Snapshot) Accept(pid int) {
+	if key, what, ok := process(fmt.Sprintf("/proc/%d", pid)); ok {
+		s.things[key] = what
+	}
+}
+
 // Diff lists what there is now and was not before, a line each, sorted.
 func (s *Snapshot) Diff(now *Snapshot) []string {
 	var left []string
@@ -137,21 +144,13 @@ func (s *Snapshot) processes() error {
 	}
 	for _, dir := range dirs {
 		pid, _ := strconv.Atoi(filepath.Base(dir))
-		stat, err := os.ReadFile(dir + "/stat")
-		line, lineErr := os.ReadFile(dir + "/cmdline")
-		if err != nil || lineErr != nil || pid == os.Getpid() {
-			continue // it ended meanwhile
+		key, what, ok := process(dir)
+		if !ok || pid == os.Getpid() {
+			continue
 		}
-		_, after, _ := strings.Cut(string(stat), ") ")
-		fields := strings.Fields(after)
-		if len(fields) < 20 || len(line) == 0 && fields[1] == "2" || pid == 2 {
-			continue // a kernel thread
-		}
-		mine := s.owns(dir, string(line))
+		mine := s.owns(dir)
 		if mine {
-			name := string(stat[:strings.LastIndex(string(stat), ")")+1])
-			key := fmt.Sprintf("process %d started %s", pid, fields[19])
-			s.things[key] = fmt.Sprintf("process: %s, state %s, %q", name, fields[0], strings.ReplaceAll(strings.Trim(string(line), "\x00"), "\x00", " "))
+			s.things[key] = what
 		}
 		s.namespaces(dir, pid, mine)
 	}
@@ -163,18 +162,36 @@ func (s *Snapshot) processes() error {
 	return nil
 }
 
+// process describes a process; ok is false for a kernel's thread and for one that has ended.
+func process(dir string) (key, what string, ok bool) {
+	stat, err := os.ReadFile(dir + "/stat")
+	line, lineErr := os.ReadFile(dir + "/cmdline")
+	at := strings.LastIndex(string(stat), ")")
+	if err != nil || lineErr != nil || at < 0 {
+		return "", "", false
+	}
+	fields := strings.Fields(string(stat[at+1:]))
+	if len(fields) < 20 || fields[1] == "2" || filepath.Base(dir) == "2" { // kthreadd and its children
+		return "", "", false
+	}
+	arguments := strings.ReplaceAll(strings.Trim(string(line), "\x00"), "\x00", " ")
+	return fmt.Sprintf("process %s started %s", filepath.Base(dir), fields[19]),
+		fmt.Sprintf("process: %s, state %s, %q", stat[:at+1], fields[0], arguments), true
+}
+
 // owns reports whether a process belongs to the test.
-func (s *Snapshot) owns(proc, line string) bool {
+func (s *Snapshot) owns(proc string) bool {
 	if s.scope.All {
 		return true
 	}
+	line, _ := os.ReadFile(proc + "/cmdline")
 	for _, dir := range s.scope.Dirs {
 		for _, link := range []string{"exe", "cwd", "root"} {
 			if to, err := os.Readlink(filepath.Join(proc, link)); err == nil && below(to, dir) {
 				return true
 			}
 		}
-		if strings.Contains(line, dir+"/") {
+		if strings.Contains(string(line), dir+"/") {
 			return true
 		}
 	}
