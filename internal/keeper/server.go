@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 
 	"fermata/internal/durable"
 	"fermata/internal/errs"
@@ -85,7 +86,7 @@ func New(o Options) (_ *Server, err error) {
 			return nil, err
 		}
 	}
-	if s.lock, err = linux.LockFile(filepath.Join(o.State, "keeper.lock")); err != nil {
+	if s.lock, err = lockState(o); err != nil {
 		return nil, fmt.Errorf("be the only keeper: %w", err)
 	}
 	if err := s.readExits(); err != nil {
@@ -105,6 +106,23 @@ func New(o Options) (_ *Server, err error) {
 		return nil, err
 	}
 	return s, nil
+}
+
+// lockState takes the state directory's lock. Whoever has it and answers is the keeper; whoever has it and does not is about to, or about to
+// be gone: neither is an event that could be waited on, and both are a matter of milliseconds.
+func lockState(o Options) (*linux.FD, error) {
+	const tries, pause = 500, 10 * time.Millisecond
+	for i := 0; ; i++ {
+		lock, err := linux.LockFile(filepath.Join(o.State, "keeper.lock"))
+		if !errors.Is(err, syscall.EWOULDBLOCK) || i == tries {
+			return lock, err
+		}
+		if c, e := linux.DialPackets(o.Socket); e == nil {
+			c.Close()
+			return nil, err
+		}
+		time.Sleep(pause)
+	}
 }
 
 func (s *Server) fifoDir() string     { return filepath.Join(s.o.State, "fifo") }
@@ -149,13 +167,21 @@ func (s *Server) Serve() error {
 
 // Shutdown ends the keeper if it holds nothing: no process that is not forgotten. Serve then returns.
 func (s *Server) Shutdown() error {
+	if err := s.refuseWork(); err != nil {
+		return err
+	}
+	return s.listener.Close()
+}
+
+// refuseWork refuses launches from now on, if nothing is held.
+func (s *Server) refuseWork() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if n := len(s.processes); n > 0 {
 		return errs.New(errs.FailedPrecondition, "shut down keeper: it holds %d processes or exits", n)
 	}
 	s.ended = true
-	return s.listener.Close()
+	return nil
 }
 
 func (s *Server) free() {

@@ -150,6 +150,14 @@ func (c *session) answer(m wire.Message) {
 		}
 		return
 	}
+	if m.Type == wire.TypeShutdown {
+		err := c.server.refuseWork()
+		c.reply(m.Request, &wire.Reply{Err: err})
+		if err == nil { // after the reply is queued: what is queued is still sent
+			c.server.o.warn(c.server.listener.Close())
+		}
+		return
+	}
 	reply, fds, err := c.server.do(m.Type, r, m.FDs)
 	if err != nil {
 		reply = &wire.Reply{Err: err}
@@ -165,13 +173,11 @@ func (c *session) reply(request uint64, r *wire.Reply, fds ...*linux.FD) {
 	c.send(wire.Message{Type: wire.TypeReply, Request: request, Body: r.Encode(), FDs: fds})
 }
 
-// do performs a request other than Hello and Launch. What it returns as descriptors is the caller's.
+// do performs a request other than Hello, Launch and Shutdown. What it returns as descriptors is the caller's.
 func (s *Server) do(t wire.Type, r *wire.Request, given []*linux.FD) (*wire.Reply, []*linux.FD, error) {
 	switch t {
 	case wire.TypeProcesses:
 		return s.page(r.After), nil, nil
-	case wire.TypeShutdown:
-		return nil, nil, s.Shutdown()
 	case wire.TypeForget:
 		return nil, nil, s.forget(r.ID)
 	}
