@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"os"
 	"os/exec"
+	"slices"
 	"syscall"
 	"testing"
 	"time"
@@ -25,16 +26,52 @@ func TestMain(m *testing.M) {
 // childEnv makes the test binary a process to put into groups; its value says what it does.
 const childEnv = "FERMATA_CGROUP_CHILD"
 
-// machine opens the machine's own tree.
-func machine(t *testing.T) *cgroup.Tree {
+// onTrees runs a test on the machine's tree and, on a hybrid machine, on its cgroup2 hierarchy alone, as on a machine without v1.
+func onTrees(t *testing.T, test func(t *testing.T, tree *cgroup.Tree)) {
 	t.Helper()
 	tree, err := cgroup.Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tree.Close()
+	t.Run(tree.Mode().String(), func(t *testing.T) { test(t, open(t, "")) })
+	if tree.Mode() == cgroup.Hybrid {
+		t.Run("its cgroup2 alone", func(t *testing.T) { test(t, open(t, unified)) })
+	}
+}
+
+// unified is where a hybrid machine has its cgroup2.
+const unified = "/sys/fs/cgroup/unified"
+
+// open opens a tree, the machine's if root is empty.
+func open(t *testing.T, root string) *cgroup.Tree {
+	t.Helper()
+	tree, err := cgroup.OpenAt(root)
+	if root == "" {
+		tree, err = cgroup.Open()
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { tree.Close() })
 	t.Logf("mode %v, controllers %v, missing %v", tree.Mode(), tree.Controllers(), tree.Missing())
 	return tree
+}
+
+// machine opens the machine's own tree.
+func machine(t *testing.T) *cgroup.Tree {
+	t.Helper()
+	return open(t, "")
+}
+
+// needs ends a test that the tree cannot do, for want of a controller. It is for controllers that a machine may really lack.
+func needs(t *testing.T, tree *cgroup.Tree, controllers ...string) {
+	t.Helper()
+	for _, c := range controllers {
+		if !slices.Contains(tree.Controllers(), c) {
+			t.Skipf("no %s controller in this tree (%v)", c, tree.Controllers())
+		}
+	}
 }
 
 func deadline(t *testing.T) context.Context {
