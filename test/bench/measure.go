@@ -62,6 +62,12 @@ func measure(ctx context.Context, o options, s *subject) (*result, error) {
 		}
 	}
 	r := &result{name: s.name}
+	if s.processes != nil { // first: what many lives leave in heaps is not idle pods'
+		var err error
+		if r.memory, err = s.idle(ctx, o.pods); err != nil {
+			return nil, err
+		}
+	}
 	var lives []life
 	for range o.lives {
 		l, err := s.live(ctx)
@@ -78,10 +84,7 @@ func measure(ctx context.Context, o options, s *subject) (*result, error) {
 	}
 	r.rate = float64(len(lives)) / time.Since(began).Seconds()
 	r.parallel = medians(lives)
-	if s.processes != nil {
-		r.memory, err = s.idle(ctx, o.pods)
-	}
-	return r, err
+	return r, nil
 }
 
 // live makes one pod, uses it and removes it.
