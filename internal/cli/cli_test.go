@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -474,6 +475,29 @@ func TestAges(t *testing.T) {
 	for n, want := range map[uint64]string{0: "0B", 999: "999B", 1000: "1.00kB", 1234567: "1.23MB", 12345678: "12.3MB", 999_600_000: "1.00GB", 9_999_000: "10.0MB"} {
 		if got := bytesText(n); got != want {
 			t.Errorf("bytesText(%d) = %q, want %q", n, got, want)
+		}
+	}
+}
+
+// Every command and flag that the documents show exists.
+func TestDocumentsShowCommandsThatExist(t *testing.T) {
+	shown := regexp.MustCompile("(?m)(?:^ +|`|sudo |bin/)fermata ([a-z]+)((?: --?[a-z-]+)*)")
+	for _, name := range []string{"../../README.md", "../../ARCHITECTURE.md", "../../demo/run", "../../packaging/fermata.service"} {
+		text, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range shown.FindAllStringSubmatch(string(text), -1) {
+			c := find(m[1])
+			if c == nil {
+				t.Errorf("%s: shows `fermata %s`, which is no command", name, m[1])
+				continue
+			}
+			for _, flag := range strings.Fields(m[2]) {
+				if !strings.Contains(c.help(), flag) {
+					t.Errorf("%s: shows `fermata %s %s`, which is no flag of it", name, m[1], flag)
+				}
+			}
 		}
 	}
 }

@@ -27,6 +27,8 @@ wrote to standard error goes to standard error.`,
 		container := flags.StringP("container", "c", "", "which container of the pod")
 		flags.BoolVarP(&o.follow, "follow", "f", false, "go on as the container writes, until it ends")
 		flags.IntVar(&o.tail, "tail", -1, "only the last `N` lines (default all)")
+		flags.Lookup("tail").DefValue = "0" // pflag shows no zero
+
 		since := flags.String("since", "", "only what is newer: a `DURATION` like 5m, or a time as 2026-01-02T15:04:05Z")
 		flags.BoolVar(&o.timestamps, "timestamps", false, "begin each line with its time")
 		return func(ctx context.Context, args []string) error {

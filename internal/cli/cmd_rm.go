@@ -22,7 +22,7 @@ Images stay.`,
 	build: func(s *session, flags *pflag.FlagSet) func(context.Context, []string) error {
 		all := flags.Bool("all", false, "all pods")
 		grace := flags.DurationP("timeout", "t", -1, "grace time before the kill (default the pod's, else 30s)")
-		flags.Lookup("timeout").DefValue = ""
+		flags.Lookup("timeout").DefValue = "0s" // pflag shows no zero
 		return func(ctx context.Context, args []string) error {
 			if *all != (len(args) == 0) {
 				return misused("usage: fermata rm POD|CONTAINER... or fermata rm --all")

@@ -25,7 +25,7 @@ var stopCommand = command{
 stopped together, then its network goes. What was stopped stays listed, with logs and exit codes, until "fermata rm".`,
 	build: func(s *session, flags *pflag.FlagSet) func(context.Context, []string) error {
 		grace := flags.DurationP("timeout", "t", -1, "grace time before the kill (default the pod's, else 30s)")
-		flags.Lookup("timeout").DefValue = ""
+		flags.Lookup("timeout").DefValue = "0s" // pflag shows no zero
 		return func(ctx context.Context, args []string) error {
 			return s.eachObject(ctx, args, func(v *view, p *runtimeapi.PodSandbox, c *runtimeapi.Container) error {
 				if c != nil {

@@ -98,7 +98,13 @@ the beginning of its ID. "fermata COMMAND --help" says more.
 func globalUsage() string {
 	flags := pflag.NewFlagSet("", pflag.ContinueOnError)
 	(&globals{}).register(flags)
-	return flags.FlagUsages()
+	flags.BoolP("help", "h", false, "explain the command")
+	return usage(flags)
+}
+
+// usage leaves out that a switch can be given a value.
+func usage(flags *pflag.FlagSet) string {
+	return strings.ReplaceAll(flags.FlagUsages(), "[=true|false]", "             ")
 }
 
 // help is what `fermata COMMAND --help` says.
@@ -119,7 +125,7 @@ func (c *command) help() string {
 	flags.SortFlags = false
 	c.build(&session{globals: &globals{}}, flags)
 	if flags.HasFlags() {
-		fmt.Fprintf(&b, "\nFlags:\n%s", flags.FlagUsages())
+		fmt.Fprintf(&b, "\nFlags:\n%s", usage(flags))
 	}
 	fmt.Fprintf(&b, "\nFlags of every command:\n%s", globalUsage())
 	return b.String()

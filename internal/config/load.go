@@ -61,19 +61,30 @@ func (c *Config) From(o Option) string {
 }
 
 // Usage returns the flags as --help shows them.
-func Usage() string { return newFlags().FlagUsages() }
+func Usage() string {
+	flags := newFlags()
+	flags.BoolP("help", "h", false, "explain the command")
+	return strings.ReplaceAll(flags.FlagUsages(), "[=true|false]", "             ")
+}
+
+// value is a flag's, whose kind is shown in usage.
+type value struct {
+	text string
+	kind Kind
+}
+
+func (v *value) String() string     { return v.text }
+func (v *value) Set(s string) error { v.text = s; return nil }
+func (v *value) Type() string       { return string(v.kind) }
 
 func newFlags() *pflag.FlagSet {
 	flags := pflag.NewFlagSet("fermata daemon", pflag.ContinueOnError)
 	flags.SortFlags = false
 	flags.Usage = func() {}
 	for _, o := range Options() {
-		text := o.Description
-		if o.Explained != "" {
-			text += " (default " + o.Explained + ")"
-		}
-		flags.String(o.Flag, o.Default, "`"+string(o.Kind)+"` "+text)
-		flags.Lookup(o.Flag).Usage = strings.Replace(flags.Lookup(o.Flag).Usage, "`"+string(o.Kind)+"` ", "", 1)
+		text := o.Description + " (default " + o.Default + o.Explained + ")"
+		flags.Var(&value{o.Default, o.Kind}, o.Flag, text)
+		flags.Lookup(o.Flag).DefValue = "" // it is in the text, without quotes
 	}
 	return flags
 }

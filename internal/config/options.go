@@ -12,7 +12,7 @@ const (
 	Dir     Kind = "directory"
 	File    Kind = "file"
 	Address Kind = "address"
-	Link    Kind = "link name"
+	Link    Kind = "link"
 	CIDR    Kind = "CIDR"
 	Cgroup  Kind = "cgroup path"
 	Level   Kind = "level"
