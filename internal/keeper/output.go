@@ -31,6 +31,14 @@ const (
 	drainBytes = 1 << 20
 )
 
+// A stream is watched in one of two ways. Neither wakes the keeper while a reader is at work or gathers.
+const (
+	// untilRead reports once that there is something; the reader asks again when it has read all.
+	untilRead = linux.PollIn | linux.PollOnce
+	// sinceEnd reports what comes after an end of file: a FIFO without writers stays readable, but the process may open it again.
+	sinceEnd = linux.PollIn | linux.PollEdge
+)
+
 // output is what reads a process's streams into its log. The epoll loop only tells it what is readable; it reads in a goroutine of its own
 // that ends when there is nothing more, so that a file that hangs stops this log alone.
 type output struct {
@@ -62,8 +70,9 @@ type stream struct {
 	left     int           // of drainBytes
 	drained  chan struct{} // closed when all that the process wrote has been read
 
-	ready bool // guarded by output.mu: there is something to read
-	gone  bool // guarded by output.mu: closed
+	ready bool   // guarded by output.mu: there may be something to read
+	gone  bool   // guarded by output.mu: closed
+	watch uint32 // guarded by output.mu: untilRead or sinceEnd
 }
 
 func newOutput(s *Server, writer *logs.Writer, logged bool) *output {
@@ -73,15 +82,14 @@ func newOutput(s *Server, writer *logs.Writer, logged bool) *output {
 // add takes a source to read, before follow.
 func (o *output) add(s source, maxLine int) {
 	o.streams = append(o.streams, &stream{
-		out: o, fd: s.fd, splitter: logs.NewSplitter(s.stream, maxLine, s.tty), left: drainBytes, drained: make(chan struct{}),
+		out: o, fd: s.fd, splitter: logs.NewSplitter(s.stream, maxLine, s.tty), left: drainBytes, drained: make(chan struct{}), watch: untilRead,
 	})
 }
 
 // follow begins reading.
 func (o *output) follow() {
 	for _, s := range o.streams {
-		// By edge: a FIFO without writers stays readable (end of file) until it is closed, but the process may open it again.
-		token, err := o.server.follow(s.fd, linux.PollIn|linux.PollEdge, s)
+		token, err := o.server.follow(s.fd, untilRead, s)
 		s.token = token
 		if err != nil {
 			o.server.o.warn(err) // it is read once, at the process's end
@@ -202,19 +210,32 @@ func (o *output) turn(s *stream, b *buffers) bool {
 
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if n > 0 {
-		s.ready = true
-	}
 	if ended {
 		s.left -= n
 		if n == 0 || s.left <= 0 {
 			s.drain()
 		}
 	}
-	if ended && err != nil {
+	switch {
+	case ended && err != nil:
 		o.drop(s)
+	case err != nil:
+		o.await(s, sinceEnd)
+	case n >= smallRead || n > 0 && (ended || s.token == 0):
+		s.ready = true
+	default: // a short read has emptied it; if not, that is told at once
+		o.await(s, untilRead)
 	}
 	return n > 0
+}
+
+// await has a stream watched again. The caller holds o.mu.
+func (o *output) await(s *stream, watch uint32) {
+	if s.token == 0 || watch == sinceEnd && s.watch == sinceEnd {
+		return
+	}
+	s.watch = watch
+	o.server.o.warn(o.server.poller.Rearm(s.fd, watch, s.token))
 }
 
 // log writes what was read. The caller holds o.writing.

@@ -63,6 +63,16 @@ func (p *Poller) Add(f *FD, events uint32, token uint64) error {
 	return nil
 }
 
+// Rearm changes what f, which is watched, is reported for. What is there already counts as new: so a PollOnce that has reported is made to
+// report again.
+func (p *Poller) Rearm(f *FD, events uint32, token uint64) error {
+	ev := unix.EpollEvent{Events: events, Fd: int32(uint32(token)), Pad: int32(uint32(token >> 32))}
+	if err := unix.EpollCtl(p.epoll.Int(), unix.EPOLL_CTL_MOD, f.Int(), &ev); err != nil {
+		return fmt.Errorf("watch %s again: %w", f.Name(), err)
+	}
+	return nil
+}
+
 // Remove ends the watch of f. Not being watched is fine.
 func (p *Poller) Remove(f *FD) error {
 	err := unix.EpollCtl(p.epoll.Int(), unix.EPOLL_CTL_DEL, f.Int(), nil)

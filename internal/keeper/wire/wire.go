@@ -185,7 +185,7 @@ type Exit struct {
 	// OOMKilled says that the kernel's out-of-memory killer struck in the process's cgroup while it ran, and that it did not end well.
 	OOMKilled         bool
 	Started, Finished time.Time
-	// LogDropped counts the bytes of output that could not be logged because the disk refused them.
+	// LogDropped counts the bytes of log entries that could not be written because the disk refused them.
 	LogDropped uint64
 }
 
