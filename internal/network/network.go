@@ -10,6 +10,7 @@ package network
 
 import (
 	"context"
+	"strings"
 
 	"fermata/internal/linux"
 	"fermata/internal/network/builtin"
@@ -22,7 +23,7 @@ type Options struct {
 	State, Root string
 	// Bridge is the name of the bridge; "" is "fermata0".
 	Bridge string
-	// Subnet and Subnet6 are CIDRs for pods; "" lets the kubelet's pod CIDR or, without one, the network choose: a /16 and a ULA /64
+	// Subnet and Subnet6 are CIDRs for pods, Subnet also both with a comma between; "none" turns a family off; "" lets the kubelet's pod CIDR or, without one, the network choose: a /16 and a ULA /64
 	// that overlap no route or address of the host, remembered under Root.
 	Subnet, Subnet6 string
 	// Instance tells several fermatas on one host apart: the nft table is "fermata-<Instance>".
@@ -45,6 +46,9 @@ type Network struct {
 
 // Open reads what is recorded and makes the bridge and the nft table where missing. It touches no pod: see Reconcile.
 func Open(o Options) (*Network, error) {
+	if four, six, both := strings.Cut(o.Subnet, ","); both && o.Subnet6 == "" {
+		o.Subnet, o.Subnet6 = strings.TrimSpace(four), strings.TrimSpace(six)
+	}
 	b, err := builtin.Open(builtin.Options{
 		Dir: o.Root + "/network", Bridge: o.Bridge, Subnet: o.Subnet, Subnet6: o.Subnet6, Instance: o.Instance, HostNetNS: o.HostNetNS,
 	})

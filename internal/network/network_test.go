@@ -2,6 +2,7 @@ package network_test
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -13,7 +14,7 @@ import (
 
 func TestAPodsLifeByTheFacade(t *testing.T) {
 	host, pod, root := nettest.Namespace(t), nettest.Bare(t), t.TempDir()
-	n, err := network.Open(network.Options{State: t.TempDir(), Root: root, Instance: "facade", HostNetNS: host})
+	n, err := network.Open(network.Options{State: t.TempDir(), Root: root, Instance: "facade", Subnet: "10.3.0.0/24, fd03::/64", HostNetNS: host})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -26,7 +27,7 @@ func TestAPodsLifeByTheFacade(t *testing.T) {
 		t.Fatal(err)
 	}
 	r, err := n.Attach(t.Context(), network.Attachment{SandboxID: "one", NetNS: pod, PodName: "web"})
-	if err != nil || r.Interface != "eth0" || len(r.IPs) != 2 {
+	if err != nil || r.Interface != "eth0" || fmt.Sprint(r.IPs) != "[10.3.0.2 fd03::2]" {
 		t.Fatalf("%+v, %v", r, err)
 	}
 	lease := filepath.Join(root, "network", "leases", "one.json")
@@ -36,7 +37,7 @@ func TestAPodsLifeByTheFacade(t *testing.T) {
 	if c, err := network.Interfaces(pod); err != nil || len(c) != 1 || c[0].Name != "eth0" {
 		t.Errorf("%+v, %v", c, err)
 	}
-	if err := n.SetPodCIDR("10.3.0.0/24"); err != nil {
+	if err := n.SetPodCIDR("10.4.0.0/24"); err != nil {
 		t.Error(err)
 	}
 	if found, err := n.Reconcile(t.Context(), func(string) bool { return true }); err != nil || len(found) != 0 {

@@ -198,8 +198,9 @@ func (b *Bridge) setupLink() error {
 	if err != nil {
 		return err
 	}
-	if link.Kind != "bridge" {
-		return errs.New(errs.FailedPrecondition, "link %s: is a %q, not a bridge", b.name, link.Kind)
+	if mac := bridgeMAC(b.options.Instance, b.name); link.Kind != "bridge" || link.MAC.String() != mac.String() {
+		return errs.New(errs.FailedPrecondition, "bridge %s: there is a link of that name that this instance has not made (kind %q, address %s, want %s); choose another name",
+			b.name, link.Kind, link.MAC, mac)
 	}
 	b.index, b.mtu = link.Index, mtu
 	if b.v6 { // before it comes up: the bridge hears no advertisement of a pod, and its own address needs no detection

@@ -44,6 +44,14 @@ func TestPodsReachAndAreReached(t *testing.T) {
 	if b.mtu != 1400 {
 		t.Errorf("MTU %d, want the uplink's 1400", b.mtu)
 	}
+	nettest.In(t, one.ns, func() { // CVE-2020-10749: a neighbour must not become the gateway by advertising itself
+		if v, err := readSysctl("ipv6/conf/eth0/accept_ra"); err != nil || v != "0" {
+			t.Errorf("the pod's accept_ra is %q, %v", v, err)
+		}
+	})
+	if v := m.sysctl("ipv6/conf/fermata0/accept_ra"); v != "0" {
+		t.Errorf("the bridge's accept_ra is %q", v)
+	}
 	m.detach(b, "one")
 	m.detach(b, "two")
 	m.refuses("a pod that is detached", m.host, "tcp", two.ip4(), 80)

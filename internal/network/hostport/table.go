@@ -100,7 +100,7 @@ func (t *Table) Install(ctx context.Context, owner string) error {
 	if len(want) == 0 {
 		return nil
 	}
-	err := t.change(want, t.conn.SetAddElements)
+	err := t.change(want, (*nftables.Conn).SetAddElements)
 	if errors.Is(err, os.ErrNotExist) { // somebody flushed the rules
 		err = t.rebuild()
 	}
@@ -118,19 +118,26 @@ func (t *Table) Remove(ctx context.Context, owner string) error {
 	if len(had) == 0 {
 		return nil
 	}
-	for _, e := range had { // one by one on failure: that one is gone must not keep the others
-		if err := t.change([]entry{e}, t.conn.SetDeleteElements); err != nil && !errors.Is(err, os.ErrNotExist) {
-			return fmt.Errorf("remove host port %d of %s from nft table %s: %w", e.HostPort, owner, t.name, err)
+	err := t.change(had, (*nftables.Conn).SetDeleteElements)
+	if errors.Is(err, os.ErrNotExist) { // that one is gone already must not keep the others
+		err = nil
+		for _, e := range had {
+			if one := t.change([]entry{e}, (*nftables.Conn).SetDeleteElements); one != nil && !errors.Is(one, os.ErrNotExist) {
+				err = errors.Join(err, one)
+			}
 		}
+	}
+	if err != nil {
+		return fmt.Errorf("remove host ports of %s from nft table %s: %w", owner, t.name, err)
 	}
 	t.registry.drop(owner)
 	return t.forgetFlows(had, toPod)
 }
 
 // change performs one transaction on elements.
-func (t *Table) change(entries []entry, do func(*nftables.Set, []nftables.SetElement) error) error {
+func (t *Table) change(entries []entry, do func(*nftables.Conn, *nftables.Set, []nftables.SetElement) error) error {
 	for _, e := range entries {
-		if err := do(t.rules.set(e), []nftables.SetElement{e.element()}); err != nil {
+		if err := do(t.conn, t.rules.set(e), []nftables.SetElement{e.element()}); err != nil {
 			return err
 		}
 	}
