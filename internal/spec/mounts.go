@@ -2,6 +2,7 @@ package spec
 
 import (
 	"cmp"
+	"fmt"
 	"path"
 	"slices"
 	"strings"
@@ -95,7 +96,7 @@ func requestedMounts(c *runtimeapi.ContainerConfig) ([]specs.Mount, error) {
 		}
 		mount, err := requestedMount(m)
 		if err != nil {
-			return nil, errs.New(errs.InvalidArgument, "mounts: %s: %w", m.ContainerPath, err)
+			return nil, fmt.Errorf("mounts: %.80s: %w", m.ContainerPath, err)
 		}
 		out = append(out, mount)
 	}
