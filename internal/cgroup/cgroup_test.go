@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
+	"io"
 	"os"
 	"os/exec"
 	"slices"
@@ -103,6 +104,21 @@ func group(t *testing.T, tree *cgroup.Tree) *cgroup.Group {
 	return g
 }
 
+// feed and answers are the ends of a started child's standard input and output.
+var (
+	feed    = map[*exec.Cmd]io.Writer{}
+	answers = map[*exec.Cmd]io.Reader{}
+)
+
+// eat lets a child that is to take memory do so.
+func eat(t *testing.T, cmd *exec.Cmd) {
+	t.Helper()
+	feed[cmd].Write([]byte{1})
+	if _, err := answers[cmd].Read(make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // start starts this binary as a child in a group, by the descriptors of Join, as the stage does.
 func start(t *testing.T, g *cgroup.Group, what string, args ...string) *exec.Cmd {
 	t.Helper()
@@ -122,6 +138,7 @@ func start(t *testing.T, g *cgroup.Group, what string, args ...string) *exec.Cmd
 	if err != nil {
 		t.Fatal(err)
 	}
+	feed[cmd], answers[cmd] = stdin, ready
 	for _, p := range j.Procs {
 		d, err := p.Dup()
 		if err != nil {

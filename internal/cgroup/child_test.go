@@ -68,6 +68,14 @@ func child() {
 		}()
 		for {
 		}
+	case "open": // tries to open devices, each time it is told to
+		os.Stdout.Write([]byte{1})
+		for {
+			if _, err := os.Stdin.Read(make([]byte, 1)); err != nil {
+				return
+			}
+			os.Stdout.Write(tryDevices())
+		}
 	case "eat": // takes memory and touches it: argument 1 is MiB
 		n, _ := strconv.Atoi(os.Args[1])
 		os.Stdout.Write([]byte{1})
@@ -79,4 +87,18 @@ func child() {
 	}
 	os.Stdout.Write([]byte{1})
 	io.Copy(io.Discard, os.Stdin)
+}
+
+// tryDevices opens devices and says of each whether it could.
+func tryDevices() []byte {
+	var answer []byte
+	for _, d := range []struct {
+		path  string
+		flags int
+	}{{"/dev/null", os.O_RDONLY}, {"/dev/null", os.O_WRONLY}, {"/dev/null", os.O_RDWR}, {"/dev/zero", os.O_RDONLY}} {
+		f, err := os.OpenFile(d.path, d.flags, 0)
+		f.Close()
+		answer = append(answer, map[bool]byte{true: 'y', false: 'n'}[err == nil])
+	}
+	return answer
 }

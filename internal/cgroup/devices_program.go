@@ -103,8 +103,8 @@ func (a *assembler) exception(d device, has access, allow bool) {
 	if d.minor >= 0 {
 		tests = append(tests, test{opUnless32, regMinor, uint32(d.minor)})
 	}
-	rest := len(tests) + 2 // instructions from here to the next exception: the tests, and two for the verdict
-	if has != everything {
+	rest := len(tests) + 2           // instructions from here to the next exception: the tests, and two for the verdict
+	if has != everything || !allow { // a question about no access at all (F_OK) is never denied by an exception
 		mask, op := uint32(^has&everything), byte(opUnless32) // allow: nothing asked for is beyond
 		if !allow {
 			mask, op = uint32(has), opIf32 // deny: something asked for is within

@@ -34,9 +34,13 @@ func memberships(t *testing.T, pid int) map[string]string {
 }
 
 // joined reports whether a process in the tree has a place of its own in the hierarchy with these controllers.
-func joined(tree *cgroup.Tree, controllers string) bool { return tree.Mode() != cgroup.V2 || controllers == "" }
+func joined(tree *cgroup.Tree, controllers string) bool {
+	return tree.Mode() != cgroup.V2 || controllers == ""
+}
 
-func TestAProcessIsBornInTheGroupAndDiesWithIt(t *testing.T) { onTrees(t, aProcessIsBornInTheGroupAndDiesWithIt) }
+func TestAProcessIsBornInTheGroupAndDiesWithIt(t *testing.T) {
+	onTrees(t, aProcessIsBornInTheGroupAndDiesWithIt)
+}
 
 func aProcessIsBornInTheGroupAndDiesWithIt(t *testing.T, tree *cgroup.Tree) {
 	g := group(t, tree)
