@@ -168,6 +168,41 @@ NetworkReady   False    BridgeMissing   bridge fermata0 is gone
 	}
 }
 
+func TestAPodIsSummedUpInAWord(t *testing.T) {
+	const created, running, exited = runtimeapi.ContainerState_CONTAINER_CREATED, runtimeapi.ContainerState_CONTAINER_RUNNING, runtimeapi.ContainerState_CONTAINER_EXITED
+	one := func(name, role string, state runtimeapi.ContainerState) *runtimeapi.Container {
+		return &runtimeapi.Container{
+			Metadata: &runtimeapi.ContainerMetadata{Name: name}, Labels: map[string]string{"fermata.local/role": role}, State: state,
+		}
+	}
+	for _, c := range []struct {
+		name          string
+		stopped       bool
+		containers    []*runtimeapi.Container
+		ready, status string
+	}{
+		{"no container yet", false, nil, "0/0", "Empty"},
+		{"an init container runs", false, []*runtimeapi.Container{one("i", "init", running)}, "0/0", "Init"},
+		{"an init container ended, and nothing came after it", false, []*runtimeapi.Container{one("i", "init", exited)}, "0/0", "Init"},
+		{"all run", false, []*runtimeapi.Container{one("i", "init", exited), one("a", "main", running), one("b", "sidecar", running)}, "2/2", "Running"},
+		{"one of two runs", false, []*runtimeapi.Container{one("a", "", running), one("b", "", exited)}, "1/2", "Running"},
+		{"the newest of a name counts", false, []*runtimeapi.Container{one("a", "", exited), one("a", "", running)}, "1/1", "Running"},
+		{"made and not started", false, []*runtimeapi.Container{one("a", "", created)}, "0/1", "Created"},
+		{"all ended", false, []*runtimeapi.Container{one("a", "", exited)}, "0/1", "Exited"},
+		{"stopped", true, []*runtimeapi.Container{one("a", "", exited)}, "0/1", "Stopped"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			p := &runtimeapi.PodSandbox{}
+			if c.stopped {
+				p.State = runtimeapi.PodSandboxState_SANDBOX_NOTREADY
+			}
+			if ready, status := podState(p, c.containers); ready != c.ready || status != c.status {
+				t.Errorf("%s %s, want %s %s", ready, status, c.ready, c.status)
+			}
+		})
+	}
+}
+
 func TestEmptyListsSaySo(t *testing.T) {
 	_, address := serve(t)
 	for command, want := range map[string]string{"pods": "No pods found.\n", "ps": "No containers found.\n", "images": "No images found.\n"} {

@@ -103,9 +103,10 @@ func podState(p *runtimeapi.PodSandbox, containers []*runtimeapi.Container) (rea
 	for _, c := range containers {
 		newest[c.GetMetadata().GetName()] = c
 	}
-	var total, running, created, initsLeft int
+	var total, running, created, inits, initsLeft int
 	for _, c := range newest {
 		if c.Labels[manifest.RoleLabel] == string(manifest.Init) {
+			inits++
 			if c.State != runtimeapi.ContainerState_CONTAINER_EXITED {
 				initsLeft++
 			}
@@ -123,7 +124,7 @@ func podState(p *runtimeapi.PodSandbox, containers []*runtimeapi.Container) (rea
 	switch {
 	case p.State != runtimeapi.PodSandboxState_SANDBOX_READY:
 		return ready, "Stopped"
-	case initsLeft > 0:
+	case initsLeft > 0 || inits > 0 && total == 0:
 		return ready, "Init"
 	case running > 0:
 		return ready, "Running"

@@ -158,6 +158,9 @@ func (r *podRun) do(ctx context.Context) error {
 	}
 	if err := r.runContainers(ctx); err != nil {
 		name := r.pod.Metadata.Name
+		if r.pod.Metadata.Namespace != "default" {
+			name = r.pod.Metadata.Namespace + "/" + name
+		}
 		return fmt.Errorf("%w\nThe pod is kept as it is: `fermata ps --all %s` shows its containers, `fermata rm %s` removes it", err, name, name)
 	}
 	if done, err := r.structured(map[string]any{"id": r.id, "ips": r.facts.PodIPs, "data": r.facts.Data}, ""); done {
