@@ -88,6 +88,8 @@ func (o *output) add(s source, maxLine int) {
 
 // follow begins reading.
 func (o *output) follow() {
+	o.mu.Lock() // whoever is told at once waits until the stream knows its token
+	defer o.mu.Unlock()
 	for _, s := range o.streams {
 		token, err := o.server.follow(s.fd, untilRead, s)
 		s.token = token
