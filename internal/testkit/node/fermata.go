@@ -5,10 +5,13 @@ import (
 	"crypto/sha256"
 	"encoding/base32"
 	"encoding/hex"
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+
+	"github.com/google/nftables"
 
 	"fermata/internal/testkit/machine"
 	"fermata/internal/testkit/tools"
@@ -49,7 +52,7 @@ func Fermata(ctx context.Context, o Options) (*Node, error) {
 		err := n.endProcesses()
 		// What a node keeps for its next pods, and only uninstalling removes.
 		exec.CommandContext(ctx, "ip", "link", "delete", "fm"+o.Name).Run()
-		exec.CommandContext(ctx, "nft", "delete", "table", "inet", "fermata-"+instance).Run()
+		err = errors.Join(err, deleteTable("fermata-"+instance))
 		groups, _ := filepath.Glob("/sys/fs/cgroup/*/fermata-" + o.Name)
 		for _, group := range append(groups, "/sys/fs/cgroup/fermata-"+o.Name) {
 			os.Remove(group) // refused when something was left in it: for machine to find
@@ -57,4 +60,21 @@ func Fermata(ctx context.Context, o Options) (*Node, error) {
 		return err
 	}
 	return n, n.start(ctx)
+}
+
+func deleteTable(name string) error {
+	conn, err := nftables.New()
+	if err != nil {
+		return err
+	}
+	tables, err := conn.ListTables()
+	if err != nil {
+		return err
+	}
+	for _, t := range tables {
+		if t.Name == name {
+			conn.DelTable(t)
+		}
+	}
+	return conn.Flush()
 }

@@ -59,13 +59,8 @@ func first() error {
 		if _, err := os.Stat("/" + dir); err != nil {
 			continue
 		}
-		if out, err := exec.Command("/bin/busybox", "mv", "/"+dir, "/new/"+dir).CombinedOutput(); dir != "bin" && err != nil {
-			return fmt.Errorf("move %s: %w %s", dir, err, out)
-		}
-		if dir == "bin" { // busybox is needed to the end
-			if out, err := exec.Command("/bin/busybox", "cp", "-a", "/new/bin", "/").CombinedOutput(); err != nil {
-				return fmt.Errorf("copy back: %w %s", err, out)
-			}
+		if out, err := exec.Command("/bin/busybox", "cp", "-a", "/"+dir, "/new/").CombinedOutput(); err != nil {
+			return fmt.Errorf("copy %s: %w %s", dir, err, out)
 		}
 	}
 	for _, dir := range []string{"proc", "sys", "dev", "run", "tmp", "root", "var"} {
