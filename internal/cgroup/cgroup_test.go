@@ -27,7 +27,8 @@ func TestMain(m *testing.M) {
 // childEnv makes the test binary a process to put into groups; its value says what it does.
 const childEnv = "FERMATA_CGROUP_CHILD"
 
-// onTrees runs a test on the machine's tree and, on a hybrid machine, on its cgroup2 hierarchy alone, as on a machine without v1.
+// onTrees runs a test on the machine's tree and, on a hybrid machine, on its v1 hierarchies and on its cgroup2 alone, as on machines without the
+// other.
 func onTrees(t *testing.T, test func(t *testing.T, tree *cgroup.Tree)) {
 	t.Helper()
 	tree, err := cgroup.Open()
@@ -35,22 +36,20 @@ func onTrees(t *testing.T, test func(t *testing.T, tree *cgroup.Tree)) {
 		t.Fatal(err)
 	}
 	defer tree.Close()
-	t.Run(tree.Mode().String(), func(t *testing.T) { test(t, open(t, "")) })
-	if tree.Mode() == cgroup.Hybrid {
-		t.Run("its cgroup2 alone", func(t *testing.T) { test(t, open(t, unified)) })
+	t.Run(tree.Mode().String(), func(t *testing.T) { test(t, machine(t)) })
+	if tree.Mode() != cgroup.Hybrid {
+		return
+	}
+	for _, version := range []cgroup.Mode{cgroup.V1, cgroup.V2} {
+		t.Run("its "+version.String()+" alone", func(t *testing.T) {
+			only, err := cgroup.OpenOnly(version)
+			test(t, opened(t, only, err))
+		})
 	}
 }
 
-// unified is where a hybrid machine has its cgroup2.
-const unified = "/sys/fs/cgroup/unified"
-
-// open opens a tree, the machine's if root is empty.
-func open(t *testing.T, root string) *cgroup.Tree {
+func opened(t *testing.T, tree *cgroup.Tree, err error) *cgroup.Tree {
 	t.Helper()
-	tree, err := cgroup.OpenAt(root)
-	if root == "" {
-		tree, err = cgroup.Open()
-	}
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -62,7 +61,8 @@ func open(t *testing.T, root string) *cgroup.Tree {
 // machine opens the machine's own tree.
 func machine(t *testing.T) *cgroup.Tree {
 	t.Helper()
-	return open(t, "")
+	tree, err := cgroup.Open()
+	return opened(t, tree, err)
 }
 
 // needs ends a test that the tree cannot do, for want of a controller. It is for controllers that a machine may really lack.

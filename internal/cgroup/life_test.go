@@ -35,7 +35,7 @@ func memberships(t *testing.T, pid int) map[string]string {
 
 // joined reports whether a process in the tree has a place of its own in the hierarchy with these controllers.
 func joined(tree *cgroup.Tree, controllers string) bool {
-	return tree.Mode() != cgroup.V2 || controllers == ""
+	return tree.Mode() == cgroup.Hybrid || (tree.Mode() == cgroup.V2) == (controllers == "")
 }
 
 func TestAProcessIsBornInTheGroupAndDiesWithIt(t *testing.T) {

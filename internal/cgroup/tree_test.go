@@ -170,6 +170,18 @@ cpuset/a/b/cpuset.mems: 1`)
 	}
 }
 
+func TestAGroupThatCannotBeMadeEverywhereIsMadeNowhere(t *testing.T) {
+	tree, root := openFake(t, "cpu/tasks:\nmemory/c: a file\npids/tasks:")
+	if g, err := tree.Create("/c/d"); err == nil {
+		t.Fatalf("made %v", g.Path())
+	}
+	for _, controller := range []string{"cpu", "pids"} {
+		if _, err := os.Stat(filepath.Join(root, controller, "c/d")); err == nil {
+			t.Errorf("left in %s", controller)
+		}
+	}
+}
+
 // Golden writes: what a container's resources leave in the files of a v2 group.
 func TestApplyingOnV2(t *testing.T) {
 	tree, root := openFake(t, `cgroup.controllers: cpuset cpu memory pids
