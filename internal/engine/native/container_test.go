@@ -11,6 +11,9 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"fermata/internal/engine"
+	"fermata/internal/errs"
+	"fermata/internal/linux"
 	"fermata/internal/seccomp"
 	"fermata/internal/spec"
 )
@@ -351,5 +354,54 @@ func TestPrivilegedContainer(t *testing.T) {
 	wants(t, out, "/dev/net/tun: mode 20666 dev 10:200 owner 0:0")
 	if !strings.Contains(out, "/sys rw,") {
 		t.Error("sysfs is not writable")
+	}
+}
+
+func TestImageVolumes(t *testing.T) {
+	n := newNode(t)
+	image := []string{n.mkdir("image/2"), n.mkdir("image/1")}
+	n.file(image[1], "sub/dir/file", "of the image")
+	n.file(image[0], "top", "")
+	if err := os.Symlink("/etc", filepath.Join(image[0], "out")); err != nil {
+		t.Fatal(err)
+	}
+	p := n.pod(nil)
+	for sub, want := range map[string]string{"": "sub", "sub": "dir", "/sub/dir/": "file"} {
+		volume, err := n.ImageVolume(image, sub)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := p.request("ls=/volume", "write=/volume/x,y")
+		r.input.Config.Mounts = []*runtimeapi.Mount{{ContainerPath: "/volume", Image: &runtimeapi.ImageSpec{Image: "x"}, Readonly: true}}
+		r.plan = func(c *engine.Container) { c.Sources = map[string]*linux.FD{"/volume": volume} }
+		proc, _ := p.start(r)
+		wants(t, proc.output(), want, "write /volume/x,y error: open /volume/x: read-only file system")
+		volume.Close()
+	}
+	for _, sub := range []string{"none", "out", "../../etc", "top"} {
+		if volume, err := n.ImageVolume(image, sub); !errs.Is(err, errs.NotFound) {
+			volume.Close()
+			t.Errorf("%s: error %v", sub, err)
+		}
+	}
+	r := p.request()
+	r.input.Config.Mounts = []*runtimeapi.Mount{{ContainerPath: "/volume", Image: &runtimeapi.ImageSpec{Image: "x"}, Readonly: true}}
+	if plan, _, err := p.container(r); !errs.Is(err, errs.InvalidArgument) {
+		plan.Close()
+		t.Errorf("an image volume that was not given: %v", err)
+	}
+}
+
+func TestNothingIsWrittenForMountsThatHaveTheirPlace(t *testing.T) {
+	n := newNode(t)
+	if err := os.RemoveAll(filepath.Join(n.lower, "proc")); err != nil {
+		t.Fatal(err)
+	}
+	p := n.pod(nil)
+	r := p.request("ls=/")
+	proc, _ := p.start(r)
+	wants(t, proc.output(), "proc", "etc")
+	if made, err := os.ReadDir(r.rootfs.Upper); err != nil || len(made) != 0 {
+		t.Errorf("in the upper directory: %v, %v", made, err)
 	}
 }

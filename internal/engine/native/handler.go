@@ -15,6 +15,10 @@ import (
 type Options struct {
 	// Stage has the pause executable. nil: the handler makes and owns its own.
 	Stage *launch.Files
+	// Skeleton is a directory of the handler's own, made if it is missing, on an ordinary filesystem that outlives plans: the bottom layer of
+	// every container's rootfs, with the places that each needs for mounts. Without it ("") they are made in each container's upper
+	// directory: some 0.3 ms and a copy of /etc's metadata.
+	Skeleton string
 }
 
 // Handler is the native engine. Make one with [New], close it at the end; plans outlive it.
@@ -24,6 +28,7 @@ type Handler struct {
 	stage    *launch.Files
 	ownStage bool
 	lastCap  int
+	skeleton string
 	cgroups  []hierarchy
 	features engine.Features
 	// appends says whether overlay takes layers one by one ("lowerdir+", Linux 6.5): 0 not known yet, 1 yes, 2 no.
@@ -57,6 +62,11 @@ func New(o Options) (_ *Handler, err error) {
 	}
 	if h.nursery, err = newNursery(); err != nil {
 		return nil, err
+	}
+	if h.skeleton = o.Skeleton; h.skeleton != "" {
+		if err := makeSkeleton(h.skeleton); err != nil {
+			return nil, err
+		}
 	}
 	h.features = engine.Features{
 		RecursiveReadOnlyMounts: true, // mount_setattr(2), Linux 5.12: below the floor of this handler

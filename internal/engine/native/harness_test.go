@@ -130,7 +130,7 @@ type node struct {
 
 func newNode(t testing.TB) *node {
 	t.Helper()
-	h, err := native.New(native.Options{})
+	h, err := native.New(native.Options{Skeleton: filepath.Join(t.TempDir(), "skeleton")})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -191,6 +191,7 @@ type process struct {
 	in     *os.File
 	report report.Report
 	reaped bool
+	seen   string // what await has read
 }
 
 // launchPlan does the keeper's part. The process is killed and reaped when the test ends.
@@ -312,6 +313,7 @@ func (p *process) await() *process {
 			p.t.Fatalf("wait for ready: %v, got %q", err, b)
 		}
 	}
+	p.seen = string(b)
 	return p
 }
 

@@ -2,6 +2,10 @@ package native
 
 import (
 	"errors"
+	"fmt"
+	"os"
+	"path"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -27,6 +31,9 @@ func (h *Handler) overlay(r engine.Rootfs) (*linux.FD, error) {
 	}
 	if r.Upper == "" && len(r.Lower) == 1 { // overlay wants two: a clone of the one is the same, read-only
 		return cloneReadOnly(r.Lower[0])
+	}
+	if r.Upper != "" && h.skeleton != "" {
+		r.Lower = append(slices.Clone(r.Lower), h.skeleton)
 	}
 	known := h.appends.Load()
 	if known != appendsNo {
@@ -112,20 +119,66 @@ func joinLayers(dirs []string) (o linux.Option, keep []*linux.FD, err error) {
 	return o, keep, nil
 }
 
-// ReadRootfsFile reads a regular file of an image: path is resolved inside the stack of layers (topmost first) as a process in it would,
+// makeSkeleton makes the places that nearly every container's mounts need.
+func makeSkeleton(dir string) error {
+	for _, d := range []string{"proc", "sys", "dev", "etc"} {
+		if err := os.MkdirAll(path.Join(dir, d), 0o755); err != nil {
+			return fmt.Errorf("make skeleton: %w", err)
+		}
+	}
+	for _, f := range []string{"etc/hostname", "etc/hosts", "etc/resolv.conf"} {
+		file, err := linux.Open(path.Join(dir, f), syscall.O_CREAT|syscall.O_RDONLY, 0o644)
+		if err != nil {
+			return fmt.Errorf("make skeleton: %w", err)
+		}
+		if err := file.Close(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// ImageVolume mounts an image, or the directory at subPath inside it, to be one of engine.Container.Sources: read-only, detached, the
+// caller's to close. A subPath that is not there is NotFound; a link in it leads nowhere outside the image. Below Linux 6.15 a subPath
+// is Unimplemented: a detached mount could not be cloned in part.
+func (h *Handler) ImageVolume(layers []string, subPath string) (*linux.FD, error) {
+	m, err := h.overlay(engine.Rootfs{Lower: layers})
+	if err != nil {
+		return nil, err
+	}
+	if len(components(subPath)) == 0 {
+		return m, nil
+	}
+	defer m.Close()
+	at, err := m.OpenInRoot(subPath, oPath|oDirectory, 0)
+	if errors.Is(err, syscall.ENOENT) || errors.Is(err, syscall.ENOTDIR) {
+		return nil, errs.As(errs.NotFound, err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer at.Close()
+	clone, err := at.CloneMount(false)
+	if errors.Is(err, syscall.EINVAL) {
+		return nil, errs.New(errs.Unimplemented, "mount image_sub_path %s: needs Linux 6.15: %w", subPath, err)
+	}
+	return clone, err
+}
+
+// ReadRootfsFile reads a regular file of an image: name is resolved inside the stack of layers (topmost first) as a process in it would,
 // and what is no regular file or over limit bytes is refused, without a wait (CVE-2024-9676). NotFound if there is none.
-func (h *Handler) ReadRootfsFile(layers []string, path string, limit int) ([]byte, error) {
+func (h *Handler) ReadRootfsFile(layers []string, name string, limit int) ([]byte, error) {
 	root, err := h.overlay(engine.Rootfs{Lower: layers})
 	if err != nil {
 		return nil, err
 	}
 	defer root.Close()
-	return readRegular(root, path, limit)
+	return readRegular(root, name, limit)
 }
 
-func readRegular(root *linux.FD, path string, limit int) ([]byte, error) {
+func readRegular(root *linux.FD, name string, limit int) ([]byte, error) {
 	// First a location: opening a FIFO or a device for reading would wait or do something.
-	at, err := root.OpenInRoot(path, oPath, 0)
+	at, err := root.OpenInRoot(name, oPath, 0)
 	if errors.Is(err, syscall.ENOENT) || errors.Is(err, syscall.ENOTDIR) {
 		return nil, errs.As(errs.NotFound, err)
 	}
@@ -138,10 +191,10 @@ func readRegular(root *linux.FD, path string, limit int) ([]byte, error) {
 		return nil, err
 	}
 	if st.Mode&linux.TypeMask != linux.TypeRegular {
-		return nil, errs.New(errs.InvalidArgument, "read %s of rootfs: not a regular file", path)
+		return nil, errs.New(errs.InvalidArgument, "read %s of rootfs: not a regular file", name)
 	}
 	if st.Size > int64(limit) {
-		return nil, errs.New(errs.InvalidArgument, "read %s of rootfs: %d bytes are over %d", path, st.Size, limit)
+		return nil, errs.New(errs.InvalidArgument, "read %s of rootfs: %d bytes are over %d", name, st.Size, limit)
 	}
 	f, err := linux.Open(at.Path(), syscall.O_RDONLY|syscall.O_NONBLOCK|syscall.O_NOCTTY, 0)
 	if err != nil {
