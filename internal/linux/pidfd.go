@@ -31,12 +31,6 @@ func (f *FD) Inode() (uint64, error) {
 	return st.Ino, nil
 }
 
-// The namespaces a pidfd can hand out, as the ioctl numbers of <linux/pidfd.h> (Linux 6.11).
-const (
-	pidfdGetMntNamespace = 0xff03 // _IO(0xFF, 3)
-	pidfdThread          = unix.O_EXCL
-)
-
 // Exit is how a process ended.
 type Exit struct {
 	// Code is the exit status, or 128 plus the signal's number.
