@@ -29,13 +29,29 @@ func NamespaceOf(pid int, kind string) (*FD, error) {
 // change. The thread has its own filesystem attributes (CLONE_FS unshared), which setns(CLONE_NEWNS) demands.
 func OnThrowAwayThread(do func() error) error {
 	done := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread() // never unlocked: the runtime ends the thread with the goroutine
+	run := func() {
 		if err := unix.Unshare(unix.CLONE_FS); err != nil {
 			done <- fmt.Errorf("unshare filesystem attributes of a thread: %w", err)
 			return
 		}
 		done <- do()
+	}
+	go func() {
+		runtime.LockOSThread() // never unlocked: the runtime ends the thread with the goroutine
+		if unix.Gettid() != unix.Getpid() {
+			run()
+			return
+		}
+		// The process's first thread cannot end: the runtime parks it as it is, and /proc/self shows its namespaces for the
+		// whole process ever after. While it is kept here another one must do it.
+		defer runtime.UnlockOSThread()
+		finished := make(chan struct{})
+		go func() {
+			defer close(finished)
+			runtime.LockOSThread()
+			run()
+		}()
+		<-finished
 	}()
 	return <-done
 }

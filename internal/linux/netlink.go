@@ -21,13 +21,23 @@ type Home struct {
 	ns *FD
 }
 
-// OpenHome makes the process's network namespace (that of its first thread) the one to return to.
+// OpenHome makes the network namespace of the process's ordinary threads the one to return to: those that run goroutines which are not
+// locked to one.
 func OpenHome() (*Home, error) {
-	ns, err := Open("/proc/self/ns/net", unix.O_RDONLY, 0)
+	var h Home
+	var err error
+	done := make(chan struct{})
+	go func() { // the caller's may be locked to a thread that lives elsewhere
+		defer close(done)
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		h.ns, err = Open("/proc/thread-self/ns/net", unix.O_RDONLY, 0)
+	}()
+	<-done
 	if err != nil {
 		return nil, err
 	}
-	return &Home{ns}, nil
+	return &h, nil
 }
 
 // NS returns the namespace, which stays owned by h.

@@ -4,16 +4,42 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"strings"
+	"syscall"
 	"testing"
 
+	"fermata/internal/linux"
 	"fermata/internal/network"
 	"fermata/internal/network/nettest"
 )
 
-func TestAPodsLifeByTheFacade(t *testing.T) {
-	host, pod, root := nettest.Namespace(t), nettest.Bare(t), t.TempDir()
+func TestAPodsLifeByTheFacade(t *testing.T) { life(t, nettest.Namespace(t)) }
+
+// The process's own namespace is the host unless told otherwise: this test runs itself again in a namespace of its own.
+func TestAPodsLifeInTheProcessesOwnNamespace(t *testing.T) {
+	const again = "FERMATA_TEST_OWN_NETNS"
+	if os.Getenv(again) != "" {
+		if links, err := net.Interfaces(); err != nil || len(links) > 3 || links[0].Flags&net.FlagUp != 0 { // lo down: new. Others: fallback tunnels
+			t.Fatalf("not in a new namespace: %v, %v", links, err)
+		}
+		life(t, nil)
+		return
+	}
+	cmd := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v")
+	cmd.Env = append(os.Environ(), again+"=1")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNET}
+	if out, err := cmd.CombinedOutput(); err != nil || !strings.Contains(string(out), "PASS") {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
+// life attaches, looks, detaches, tears down.
+func life(t *testing.T, host *linux.FD) {
+	pod, root := nettest.Bare(t), t.TempDir()
 	n, err := network.Open(network.Options{State: t.TempDir(), Root: root, Instance: "facade", Subnet: "10.3.0.0/24, fd03::/64", HostNetNS: host})
 	if err != nil {
 		t.Fatal(err)
@@ -51,6 +77,12 @@ func TestAPodsLifeByTheFacade(t *testing.T) {
 	}
 	if err := n.Teardown(t.Context()); err != nil {
 		t.Error(err)
+	}
+	if host == nil {
+		if _, err := net.InterfaceByName("fermata0"); err == nil {
+			t.Error("the bridge is left")
+		}
+		return
 	}
 	if c, err := network.Interfaces(host); err != nil || len(c) != 0 {
 		t.Errorf("links left: %+v, %v", c, err)

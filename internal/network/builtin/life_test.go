@@ -477,6 +477,10 @@ func TestUDPFlowsFollowTheHostPort(t *testing.T) {
 		}
 		m.detach(b, name)
 	}
+	m.serve(m.host, "udp", 5353, "host") // a flow that still led to the pod would not come here
+	if answer, err := asker(patience); err != nil || !strings.HasPrefix(answer, "host") {
+		t.Errorf("after the pods answered %q, %v, want host", answer, err)
+	}
 	m.clean(b)
 }
 
