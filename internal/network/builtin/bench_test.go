@@ -93,3 +93,27 @@ func median(all []time.Duration) time.Duration {
 	slices.Sort(all)
 	return all[len(all)/2]
 }
+
+// BenchmarkOpen starts with five hundred pods that have a host port each, as a restarted daemon does.
+func BenchmarkOpen(b *testing.B) {
+	m := newMachine(b)
+	n := m.open()
+	ns := nettest.Bare(b)
+	for i := range 500 {
+		a := endpoint.Attachment{SandboxID: fmt.Sprint("pod", i), NetNS: ns, Ports: []endpoint.PortMapping{{ContainerPort: 80, HostPort: uint16(10000 + i)}}}
+		if _, err := n.lease(&a, undoNothing()); err != nil {
+			b.Fatal(err)
+		}
+	}
+	for b.Loop() {
+		again, err := Open(n.options)
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.StopTimer()
+		if err := again.Close(); err != nil {
+			b.Fatal(err)
+		}
+		b.StartTimer()
+	}
+}
