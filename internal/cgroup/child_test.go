@@ -49,17 +49,13 @@ func child() {
 			os.Exit(1)
 		}
 		out.Read(make([]byte, 1))
-	case "bomb": // forks without end
-		for range 4 {
-			cmd := exec.Command("/proc/self/exe")
-			cmd.Env = []string{childEnv + "=bomblet"}
-			cmd.Start()
+	case "bomb": // chains of processes each of which lives just long enough to start the next
+		cmd := exec.Command("/bin/sh", "-c", "f() { f & }; for i in 1 2 3 4; do f & done")
+		if err := cmd.Start(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
 		}
-	case "bomblet":
-		cmd := exec.Command("/proc/self/exe")
-		cmd.Env = []string{childEnv + "=bomblet"}
-		cmd.Start()
-		return
+		cmd.Wait()
 	case "spin":
 		os.Stdout.Write([]byte{1})
 		go func() {

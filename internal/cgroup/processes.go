@@ -144,7 +144,7 @@ func (h *hierarchy) hunt(ctx context.Context, rel string) error {
 				return errors.Join(err, h.thaw(rel))
 			}
 		}
-		victims, err := h.signalAll(rel)
+		victims, empty, err := h.signalAll(rel)
 		if e := h.thaw(rel); err == nil {
 			err = e
 		}
@@ -154,18 +154,18 @@ func (h *hierarchy) hunt(ctx context.Context, rel string) error {
 			}
 			v.Close()
 		}
-		if err != nil || len(victims) == 0 {
+		if err != nil || empty {
 			return err
 		}
 	}
 }
 
 // signalAll sends SIGKILL to what is in a group and returns their pidfds. A PID is only trusted if it is still listed after its pidfd was opened:
-// one that was given to another process meanwhile is not in the list, so nobody else is ever hit.
-func (h *hierarchy) signalAll(rel string) (victims []*linux.FD, err error) {
+// one that was given to another process meanwhile is not in the list, so nobody else is ever hit. The group is empty if nothing was listed.
+func (h *hierarchy) signalAll(rel string) (victims []*linux.FD, empty bool, err error) {
 	pids, err := h.processes(rel)
 	if err != nil || len(pids) == 0 {
-		return nil, err
+		return nil, err == nil, err
 	}
 	handles := make(map[int]*linux.FD, len(pids))
 	defer func() {
@@ -179,13 +179,13 @@ func (h *hierarchy) signalAll(rel string) (victims []*linux.FD, err error) {
 			continue
 		}
 		if err != nil {
-			return nil, err
+			return nil, false, err
 		}
 		handles[pid] = f
 	}
 	still, err := h.processes(rel)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	for _, pid := range still {
 		f := handles[pid]
@@ -199,7 +199,7 @@ func (h *hierarchy) signalAll(rel string) (victims []*linux.FD, err error) {
 		victims = append(victims, f)
 		delete(handles, pid)
 	}
-	return victims, err
+	return victims, false, err
 }
 
 // await waits for a line "key value" in a v2 group's cgroup.events. A group that is gone has nothing left to wait for.
