@@ -26,7 +26,19 @@ func open(t *testing.T, change ...func(*image.Options)) *image.Store {
 	return reopen(t, o)
 }
 
-func reopen(t *testing.T, o image.Options) *image.Store {
+func openB(b *testing.B) *image.Store {
+	b.Helper()
+	return reopen(b, image.Options{Root: b.TempDir()})
+}
+
+func pullB(b *testing.B, s *image.Store, ref string) {
+	b.Helper()
+	if _, err := s.Pull(b.Context(), image.Pull{Ref: ref}); err != nil {
+		b.Fatal(err)
+	}
+}
+
+func reopen(t testing.TB, o image.Options) *image.Store {
 	t.Helper()
 	s, err := image.Open(o)
 	if err != nil {
