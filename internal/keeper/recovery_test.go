@@ -14,6 +14,7 @@ import (
 	"fermata/internal/keeper"
 	"fermata/internal/keeper/client"
 	"fermata/internal/keeper/wire"
+	"fermata/internal/linux"
 )
 
 func exists(t *testing.T, path ...string) bool {
@@ -308,5 +309,86 @@ func TestAKeeperThatCannotStartSaysSo(t *testing.T) {
 	o.Binary = file
 	if err := client.Start(t.Context(), o); err == nil {
 		t.Error("a file that is no program was started")
+	}
+}
+
+// hierarchies are the mounted cgroup hierarchies that a process can be moved in.
+func hierarchies(t *testing.T) []string {
+	t.Helper()
+	if exists(t, "/sys/fs/cgroup/cgroup.procs") {
+		return []string{"/sys/fs/cgroup"}
+	}
+	found, err := filepath.Glob("/sys/fs/cgroup/*/cgroup.procs")
+	if err != nil || len(found) == 0 {
+		t.Fatalf("no cgroups: %v", err)
+	}
+	var dirs []string
+	for _, f := range found {
+		dirs = append(dirs, filepath.Dir(f))
+	}
+	return dirs
+}
+
+// cgroup names a group for this test alone and removes it afterwards.
+func cgroup(t *testing.T) string {
+	t.Helper()
+	name := fmt.Sprintf("/fermata-keeper-test-%d", os.Getpid())
+	t.Cleanup(func() {
+		for _, h := range hierarchies(t) {
+			if err := os.Remove(h + name); err != nil && !os.IsNotExist(err) {
+				t.Error(err)
+			}
+		}
+	})
+	return name
+}
+
+func TestAKeeperIsMovedToACgroupOfItsOwn(t *testing.T) {
+	name := cgroup(t)
+	w := begin(t, keeper.Options{})
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := client.StartOptions{Binary: exe, Socket: w.o.Socket, State: w.o.State, Root: w.o.Root, Cgroup: name}
+	if err := client.Start(t.Context(), o); err != nil {
+		t.Fatal(err)
+	}
+	w.dial()
+	w.sh("p", "cat /proc/$PPID/cgroup; echo $PPID", w.logged)
+	w.exits.of("p")
+	got := w.entries("p.log")
+	for _, line := range got[:len(got)-1] {
+		if !strings.HasSuffix(line, ":"+name) && !strings.Contains(line, ":cpuset:") {
+			t.Errorf("the keeper is in %q", line)
+		}
+	}
+	var pid int
+	fmt.Sscan(strings.TrimPrefix(got[len(got)-1], "stdout F "), &pid)
+	w.end()
+	w.eventually("the keeper has ended", func() bool { return syscall.Kill(pid, 0) == syscall.ESRCH }) // its group can be removed
+}
+
+func TestAProcessIsBornInItsCgroup(t *testing.T) {
+	name := cgroup(t)
+	unified := "/sys/fs/cgroup"
+	if !exists(t, unified, "cgroup.procs") {
+		unified += "/unified"
+	}
+	if err := os.Mkdir(unified+name, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	dir, err := linux.OpenDir(unified + name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dir.Close()
+	w := start(t, keeper.Options{})
+	w.sh("p", "grep ^0:: /proc/self/cgroup", w.logged, func(l *wire.Launch) {
+		l.FDs = append(l.FDs, wire.PassedFD{Role: wire.Cgroup, FD: dir})
+	})
+	w.exits.of("p")
+	if got := fmt.Sprint(w.entries("p.log")); got != "[stdout F 0::"+name+"]" {
+		t.Errorf("log %v", got)
 	}
 }
