@@ -17,7 +17,21 @@ const reapLimit = time.Minute
 
 // Exited takes in the end of a process that the supervisor held. It is called for one exit at a time and does not wait; an exit
 // may come again after a reconnect and is then folded in once.
+//
+// Before [Manager.Recover] is through nobody knows whose exit it is: such exits are kept and taken in then.
 func (m *Manager) Exited(e Exit) {
+	m.mu.Lock()
+	if !m.recovered {
+		m.unplaced = append(m.unplaced, e)
+		m.mu.Unlock()
+		return
+	}
+	m.mu.Unlock()
+	m.place(e)
+}
+
+// place gives an exit to whom it belongs.
+func (m *Manager) place(e Exit) {
 	if container, _, isExec := strings.Cut(e.ID, "/"); isExec {
 		m.execEnded(container, e)
 		return

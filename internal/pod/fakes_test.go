@@ -57,6 +57,9 @@ func newNode(t *testing.T) *node {
 		Facts: spec.Facts{CgroupMode: spec.CgroupV1}, Handlers: []string{""}, Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
 	}
 	n.Manager = New(n.options)
+	if err := n.Recover(t.Context()); err != nil {
+		t.Fatal(err)
+	}
 	n.runtime.exited = func(e Exit) { n.Manager.Exited(e) }
 	t.Cleanup(func() {
 		n.runtime.killAll()
@@ -77,6 +80,7 @@ func (n *node) restart(ctx context.Context) {
 	n.Manager.Close()
 	n.images.forgetHolds()
 	n.Manager = New(n.options)
+	n.runtime.tellAgain() // as the keeper does on a new connection, before the records are read
 	if err := n.Recover(ctx); err != nil {
 		n.t.Fatal(err)
 	}
@@ -227,6 +231,21 @@ func (f *fakeRuntime) end(e Exit) {
 	p.exit = &e
 	f.mu.Unlock()
 	if f.exited != nil {
+		f.exited(e)
+	}
+}
+
+// tellAgain reports every exit that has not been forgotten.
+func (f *fakeRuntime) tellAgain() {
+	f.mu.Lock()
+	var told []Exit
+	for _, p := range f.processes {
+		if p.exit != nil {
+			told = append(told, *p.exit)
+		}
+	}
+	f.mu.Unlock()
+	for _, e := range told {
 		f.exited(e)
 	}
 }

@@ -46,11 +46,15 @@ type Options struct {
 type Manager struct {
 	Options
 
-	mu         sync.RWMutex // guards the three maps, not what they point to
+	mu         sync.RWMutex // guards all up to flights; of the maps not what they point to
 	pods       map[string]*Pod
 	containers map[string]*Container
 	execs      map[string]*execution
-	flights    flights
+	// recovered says that Recover is through; unplaced are the exits that came before.
+	recovered bool
+	unplaced  []Exit
+
+	flights flights
 
 	// background counts reaping and other work that outlives a call.
 	background sync.WaitGroup

@@ -33,12 +33,25 @@ func (m *Manager) Recover(ctx context.Context) error {
 	for _, s := range stored {
 		m.adopt(s, running)
 	}
+	m.placeAll() // settling waits for exits
 	for _, s := range stored {
-		if err := m.settle(ctx, m.pods[s.Pod.ID]); err != nil {
+		if err := m.settleInTime(ctx, m.pods[s.Pod.ID]); err != nil {
 			m.Log.Error("finish what an earlier daemon began", "pod", s.Pod.ID, "error", err)
 		}
 	}
 	return m.endStrays(ctx, running)
+}
+
+// placeAll gives the exits that came before the records were read to whom they belong, and those to come from now on.
+func (m *Manager) placeAll() {
+	m.mu.Lock()
+	m.recovered = true
+	unplaced := m.unplaced
+	m.unplaced = nil
+	m.mu.Unlock()
+	for _, e := range unplaced {
+		m.place(e)
+	}
 }
 
 // Resync brings every pod to what a new supervisor holds, after the old one died: what it does not know of has ended as far as anybody can tell.
@@ -131,6 +144,15 @@ func (m *Manager) lost(c *Container, rebooted bool) {
 	}
 	m.foldExit(c, Exit{ID: c.id, Code: unknownExit, Finished: time.Now()})
 	m.noteContainer(c, func(r *ContainerRecord) { r.Reason, r.Message = "Unknown", message })
+}
+
+// settleLimit bounds what one pod may cost the start of a daemon: a pod that cannot be settled must not keep the others from being served.
+const settleLimit = 10 * time.Second
+
+func (m *Manager) settleInTime(ctx context.Context, p *Pod) error {
+	ctx, cancel := context.WithTimeout(ctx, settleLimit)
+	defer cancel()
+	return m.settle(ctx, p)
 }
 
 // settle finishes or undoes what was half done with a pod.
