@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -117,6 +118,21 @@ func TestTheDaemonsOwnWordsAreShown(t *testing.T) {
 				t.Errorf("status %d, %q, want %q", got.code, got.errOut, c.want)
 			}
 		})
+	}
+}
+
+func TestAnInterruptKeepsWhatElseThereIsToSay(t *testing.T) {
+	for _, err := range []error{
+		fmt.Errorf("create container c: %w\nThe pod is kept", context.Canceled),
+		fmt.Errorf("create container c: %w\nThe pod is kept", status.Error(codes.Canceled, "context canceled")),
+	} {
+		if got, want := plain(err), "create container c: interrupted\nThe pod is kept"; got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+	joined := errors.Join(status.Error(codes.NotFound, "one"), status.Error(codes.Internal, "two"))
+	if got := plain(joined); got != "one\ntwo" {
+		t.Errorf("%q", got)
 	}
 }
 

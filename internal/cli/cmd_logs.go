@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/spf13/pflag"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
@@ -71,21 +73,21 @@ func (s *session) logs(ctx context.Context, name, in string, o *logOptions) erro
 	if err != nil {
 		return err
 	}
-	status, err := s.containerStatus(ctx, c.Id)
+	found, err := s.containerStatus(ctx, c.Id)
 	if err != nil {
 		return err
 	}
-	if status.LogPath == "" {
+	if found.LogPath == "" {
 		return fmt.Errorf("logs of %s: its pod has no log directory, so nothing is kept", v.containerName(c))
 	}
-	f, err := os.Open(status.LogPath)
-	if errors.Is(err, os.ErrNotExist) && status.State == runtimeapi.ContainerState_CONTAINER_CREATED {
+	f, err := os.Open(found.LogPath)
+	if errors.Is(err, os.ErrNotExist) && found.State == runtimeapi.ContainerState_CONTAINER_CREATED {
 		return fmt.Errorf("logs of %s: it has not started", v.containerName(c))
 	}
 	if err != nil {
 		return fmt.Errorf("logs of %s: %w", v.containerName(c), err)
 	}
-	p := &logPrinter{session: s, options: o, path: status.LogPath, id: c.Id, file: f}
+	p := &logPrinter{session: s, options: o, path: found.LogPath, id: c.Id, file: f}
 	defer func() { p.file.Close() }()
 	return p.print(ctx)
 }
@@ -156,19 +158,14 @@ func (p *logPrinter) ended(ctx context.Context) (bool, error) {
 	if !p.options.follow {
 		return true, nil
 	}
-	v, err := p.look(ctx)
-	if ctx.Err() != nil {
+	c, err := p.containerStatus(ctx, p.id)
+	switch {
+	case ctx.Err() != nil || status.Code(err) == codes.NotFound:
 		return true, nil
-	}
-	if err != nil {
+	case err != nil:
 		return true, err
 	}
-	for _, c := range v.containers {
-		if c.Id == p.id {
-			return c.State == runtimeapi.ContainerState_CONTAINER_EXITED, nil
-		}
-	}
-	return true, nil
+	return c.State == runtimeapi.ContainerState_CONTAINER_EXITED, nil
 }
 
 // rotated returns the file that has taken the log's place, or nil.

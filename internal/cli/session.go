@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"regexp"
 	"strings"
 	"syscall"
 	"time"
@@ -112,19 +113,17 @@ func (s *session) close() {
 	}
 }
 
-// plain is an error as a person reads it: a gRPC status without its wrapping, an interrupt as one word.
+// framing is what gRPC puts before a status's own words.
+var framing = regexp.MustCompile(`rpc error: code = \w+ desc = `)
+
+// plain is an error as a person reads it: a gRPC status without its framing, an interrupt by its name, and what to do where that
+// follows from the kind alone.
 func plain(err error) string {
-	text := err.Error()
-	if st, ok := status.FromError(err); ok && st.Code() != codes.Unknown {
-		// status.FromError keeps the text of what wraps the status; only the status's own framing goes.
-		text = strings.ReplaceAll(st.Message(), fmt.Sprintf("rpc error: code = %s desc = ", st.Code()), "")
-	}
-	switch {
-	case errors.Is(err, context.Canceled) || status.Code(err) == codes.Canceled:
-		return "interrupted"
-	case status.Code(err) == codes.Unimplemented:
+	text := strings.ReplaceAll(framing.ReplaceAllString(err.Error(), ""), context.Canceled.Error(), "interrupted")
+	switch status.Code(err) {
+	case codes.Unimplemented:
 		return text + " (this daemon does not do that yet; `fermata version` shows which it is)"
-	case status.Code(err) == codes.Unavailable:
+	case codes.Unavailable:
 		return text + " (is the daemon still running? `fermata info` asks it)"
 	}
 	return text
