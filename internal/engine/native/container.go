@@ -54,6 +54,9 @@ func (a *assembly) container(c *engine.Container) error {
 	if err := r.mountAll(); err != nil {
 		return err
 	}
+	if err := r.detachedTerminal(); err != nil {
+		return err
+	}
 	if err := r.readOnlyPaths(c.Spec.Linux.ReadonlyPaths); err != nil {
 		return err
 	}
@@ -67,28 +70,37 @@ func (a *assembly) container(c *engine.Container) error {
 		return err
 	}
 	a.pivot(r.number)
-	a.enterDirectory(r.number, c.Spec.Process.Cwd)
-	return a.start(c.Spec.Process, id, joins)
+	enterAgain := a.enterDirectory(r.number, c.Spec.Process.Cwd)
+	return a.start(start{c.Spec.Process, id, joins, enterAgain})
 }
 
-// start ends a program: what the process is apart from its namespaces. joins says that setns chose a PID namespace for its child.
-func (a *assembly) start(p *specs.Process, id identity, joins bool) error {
+// start is what remains when a process is in its namespaces.
+type start struct {
+	*specs.Process
+	id         identity
+	joins      bool   // setns chose a PID namespace for its child
+	enterAgain func() // from enterDirectory
+}
+
+// start ends a program: what the process is apart from its namespaces.
+func (a *assembly) start(p start) error {
 	a.reset()
 	if err := a.limit(p.Rlimits); err != nil {
 		return err
 	}
-	if !joins {
+	if !p.joins {
 		a.terminal(p.Terminal)
 	}
-	if err := a.become(id); err != nil {
+	if err := a.become(p.id); err != nil {
 		return err
 	}
-	if joins {
+	p.enterAgain()
+	if p.joins {
 		a.toPIDNamespace()
 		a.terminal(p.Terminal)
 	}
-	a.lastFilter(id)
-	return a.execute(p)
+	a.lastFilter(p.id)
+	return a.execute(p.Process)
 }
 
 // pivot makes the attached rootfs the root of the mount namespace, in which the nursery is no more then: pivot_root(2), "pivot_root(".", ".")".

@@ -52,6 +52,6 @@ func (a *assembly) exec(e *engine.Exec) error {
 	a.Do("enter the container's namespaces", launch.Setns, init, all)
 	root := a.NewSlot()
 	a.Do("open root", launch.Openat, atFDCWD, "/", oPath|oDirectory|oCloexec, 0).Save(root)
-	a.enterDirectory(root, e.Process.Cwd)
-	return a.start(e.Process, id, true)
+	enterAgain := a.enterDirectory(root, e.Process.Cwd)
+	return a.start(start{e.Process, id, true, enterAgain})
 }

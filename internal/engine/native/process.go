@@ -108,13 +108,28 @@ func (a *assembly) terminal(tty bool) {
 
 // enterDirectory changes to the working directory by descriptor, inside the root, and checks that it is in sight of it
 // (CVE-2024-21626): getcwd(2) gives "(unreachable)…" for what is not, which is no absolute path and means nothing without a directory.
-func (a *assembly) enterDirectory(root any, dir string) {
-	at, where := a.NewSlot(), a.Bytes(make([]byte, 4096))
-	a.Do("open working directory "+dir, launch.Openat2, root, dir, a.inRootDir, launch.OpenHowSize).Save(at).Retry(maxTries, syscall.EAGAIN)
-	a.Do("enter working directory "+dir, launch.Fchdir, at)
-	a.Do("find working directory", launch.Getcwd, where, 4096)
-	a.Do("check working directory", launch.Faccessat2, -1, where, 0, 0).Ignore(syscall.EACCES)
-	a.Do("close working directory", launch.Close, at)
+//
+// What root may not enter, its user may (NFS with root_squash): tried again by the op list that it returns, to be used when the process
+// has become its user and still has its descriptors.
+func (a *assembly) enterDirectory(root any, dir string) (again func()) {
+	at, done, where := a.NewSlot(), a.NewSlot(), a.Bytes(make([]byte, 4096))
+	enter := func(denied func(*launch.Op)) {
+		denied(a.Do("open working directory "+dir, launch.Openat2, root, dir, a.inRootDir, launch.OpenHowSize).Save(at).Retry(maxTries, syscall.EAGAIN))
+		denied(a.Do("enter working directory "+dir, launch.Fchdir, at))
+		a.Do("find working directory", launch.Getcwd, where, 4096)
+		a.Do("check working directory", launch.Faccessat2, -1, where, 0, 0).Ignore(syscall.EACCES)
+		a.Do("close working directory", launch.Close, at)
+	}
+	denied := a.NewLabel()
+	enter(func(o *launch.Op) { o.JumpOnError(denied, syscall.EACCES, syscall.EPERM) })
+	a.Let("in working directory", done, 1)
+	a.Place(denied)
+	return func() {
+		inside := a.NewLabel()
+		a.Test("in working directory", done).JumpIfPositive(inside)
+		enter(func(*launch.Op) {})
+		a.Place(inside)
+	}
 }
 
 // identity is who a process becomes.

@@ -36,6 +36,20 @@ func (r *root) devpts(m specs.Mount, o options) error {
 	return r.attach("/dev/console", volume, console, false)
 }
 
+// detachedTerminal gives the process a terminal that has no name in the container, if it has no terminals of its own (a volume covers
+// /dev).
+func (r *root) detachedTerminal() error {
+	if !r.c.Spec.Process.Terminal || r.plan.Console != nil {
+		return nil
+	}
+	fs, err := linux.NewMount("devpts", mountAttrNoSuid|mountAttrNoExec)
+	if err != nil {
+		return err
+	}
+	r.own(fs)
+	return r.giveTerminal(fs, r.c.Spec.Process)
+}
+
 // giveTerminal makes a terminal of a devpts filesystem the stdio of the process.
 func (a *assembly) giveTerminal(devpts *linux.FD, p *specs.Process) error {
 	master, slave, err := devpts.NewTerminal()
