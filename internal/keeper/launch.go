@@ -50,52 +50,66 @@ func (c *session) launch(m wire.Message) {
 	p.follow()
 }
 
-// launch starts the process and waits until its program is through. It returns a duplicate of the pidfd.
+// launch starts the process and waits until its program is through. It returns a duplicate of the pidfd. The lock is not held while anything may
+// hang: a log's dead disk, or the program.
 func (p *process) launch(l *wire.Launch) (pidfd *linux.FD, err error) {
-	p.mu.Lock()
 	var ends ends
 	defer ends.close()
-	err = p.prepare(l, &ends)
-	var reader *os.File
-	var writer *linux.FD
-	if err == nil {
-		reader, writer, err = linux.OutputPipe()
-	}
-	if err != nil {
-		p.mu.Unlock()
+	if err := p.prepare(l, &ends); err != nil {
 		return nil, fmt.Errorf("launch %s: %w", p.id, err)
 	}
+	said, err := p.start(l, &ends)
+	if err != nil {
+		return nil, err
+	}
+	switch {
+	case said.PID > 0:
+		err = p.take(said.PID)
+	case said.broken != nil:
+		err = said.broken
+	}
+	if err == nil && said.Failed {
+		err = launchError(said.Op, said.Errno)
+	} else if err == nil {
+		pidfd, err = p.known()
+	}
+	if err == nil {
+		return pidfd, nil
+	}
+	p.kill()
+	if failed := (*wire.LaunchError)(nil); errors.As(err, &failed) {
+		return nil, failed
+	}
+	return nil, fmt.Errorf("launch %s: %w", p.id, err)
+}
+
+// said is a report, or why there is none.
+type said struct {
+	report.Report
+	broken error
+}
+
+// start starts the process and reads what its program reports. An error says that there is no process.
+func (p *process) start(l *wire.Launch, e *ends) (said, error) {
+	reader, writer, err := linux.OutputPipe()
+	if err != nil {
+		return said{}, fmt.Errorf("launch %s: %w", p.id, err)
+	}
 	defer reader.Close()
-	files := append([]*linux.FD{ends.stdin, ends.stdout, ends.stderr, writer, l.FD(wire.Program)}, l.Children()...)
-	first, stage, err := linux.Spawn{
+	files := append([]*linux.FD{e.stdin, e.stdout, e.stderr, writer, l.FD(wire.Program)}, l.Children()...)
+	pid, pidfd, err := linux.Spawn{
 		Executable: l.FD(wire.Stage), Args: []string{"fermata-stage"}, Files: files, CloneFlags: l.CloneFlags, Cgroup: l.FD(wire.Cgroup),
 	}.Start()
 	writer.Close()
 	if err != nil {
-		p.mu.Unlock()
-		return nil, launchError(-1, err)
+		return said{}, launchError(-1, err)
 	}
-	p.pid, p.pidfd = first, stage
-	p.mu.Unlock() // it may take long from here on, and is to be signalled meanwhile
-	said, err := report.Read(reader)
 	p.mu.Lock()
-	defer p.mu.Unlock()
-	if said.PID > 0 && err == nil {
-		err = p.take(said.PID)
-	}
-	if err == nil && said.Failed {
-		e := launchError(said.Op, said.Errno)
-		p.kill()
-		return nil, e
-	}
-	if err == nil {
-		pidfd, err = p.known()
-	}
-	if err != nil {
-		p.kill()
-		return nil, fmt.Errorf("launch %s: %w", p.id, err)
-	}
-	return pidfd, nil
+	p.pid, p.pidfd = pid, pidfd // to be signalled from now on
+	p.mu.Unlock()
+	var s said
+	s.Report, s.broken = report.Read(reader)
+	return s, nil
 }
 
 // launchError says what failed. The text of an op is only a number here: programs have names for them, the keeper does not.
@@ -109,30 +123,37 @@ func launchError(op int, err error) *wire.LaunchError {
 }
 
 // take makes the process that the program cloned the one to watch. It is the keeper's child (CLONE_PARENT); the stage, its maker, is reaped
-// here: it ends once the program has told of its child. The caller holds the lock.
+// here: both have closed the report pipe, so it has ended.
 func (p *process) take(pid int) error {
 	child, err := linux.OpenPidfd(pid) // not reaped by anybody yet, so it is the right one
 	if err != nil {
 		return err
 	}
+	p.mu.Lock()
 	stage := p.pidfd
 	p.pid, p.pidfd = pid, child
+	p.mu.Unlock()
 	_, err = stage.WaitPidfd()
 	return errors.Join(err, stage.Close())
 }
 
-// kill ends a process whose launch failed, and reaps it. The caller holds the lock.
+// kill ends a process whose launch failed, and reaps it.
 func (p *process) kill() {
-	p.pidfd.Signal(syscall.SIGKILL) // the stage has mostly ended by itself
-	if _, err := p.pidfd.WaitPidfd(); err != nil {
+	p.mu.Lock()
+	pidfd := p.pidfd
+	p.pidfd = nil
+	p.mu.Unlock()
+	pidfd.Signal(syscall.SIGKILL) // the stage has mostly ended by itself
+	if _, err := pidfd.WaitPidfd(); err != nil {
 		p.server.o.warn(err)
 	}
-	p.pidfd.Close()
-	p.pidfd = nil
+	pidfd.Close()
 }
 
-// known completes what is to be known of a launched process and returns a duplicate of its pidfd. The caller holds the lock.
+// known completes what is to be known of a launched process and returns a duplicate of its pidfd.
 func (p *process) known() (*linux.FD, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	p.started = time.Now()
 	var err error
 	if p.inode, err = p.pidfd.Inode(); err != nil {
@@ -172,8 +193,8 @@ type ends struct {
 
 func (e *ends) close() { linux.CloseAll(e.owned...) }
 
-// prepare makes the process's streams and takes from the message what is held for it. The caller holds the lock and closes the ends once the
-// process has them; what else was made is freed with the process.
+// prepare makes the process's streams and takes from the message what is held for it. Nobody else looks at it before it is launched. The caller
+// closes the ends once the process has them; what else was made is freed with the process.
 func (p *process) prepare(l *wire.Launch, e *ends) (err error) {
 	null := p.server.null
 	e.stdin, e.stdout, e.stderr = null, null, null

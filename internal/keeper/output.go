@@ -226,6 +226,7 @@ func (o *output) turn(s *stream, b *buffers) bool {
 	case n >= smallRead || n > 0 && (ended || s.token == 0):
 		s.ready = true
 	default: // a short read has emptied it; if not, that is told at once
+		s.splitter.Idle()
 		o.await(s, untilRead)
 	}
 	return n > 0

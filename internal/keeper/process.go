@@ -29,13 +29,14 @@ type process struct {
 
 	told *wire.Exit // guarded by Server.mu; nil until the exit is known to all
 
-	mu         sync.Mutex // guards what follows
-	launched   bool
-	pid        int
+	mu       sync.Mutex // guards what follows
+	launched bool       // until then only pid and pidfd are looked at by others than the launch
+	pid      int
+	pidfd    *linux.FD // nil before there is a process and after it is reaped
+
 	inode      uint64 // of the pidfd
 	started    time.Time
-	pidfd      *linux.FD // nil before there is a process and after it is reaped
-	token      uint64    // of the watch on pidfd
+	token      uint64 // of the watch on pidfd
 	oom        *linux.FD
 	oomBefore  uint64
 	stdin      *linux.FD // the FIFO's writing end; nil if there is none or it was closed
@@ -71,7 +72,7 @@ func (p *process) signal(sig syscall.Signal) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.pidfd == nil {
-		return errs.New(errs.NotFound, "signal %s: it has ended", p.id)
+		return errs.New(errs.NotFound, "signal %s: it has ended, or not begun", p.id)
 	}
 	err := p.pidfd.Signal(sig)
 	if linux.IsGone(err) {
@@ -87,7 +88,7 @@ func (p *process) signal(sig syscall.Signal) error {
 func (p *process) hand(fd **linux.FD, what string) (*wire.Reply, []*linux.FD, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if *fd == nil {
+	if !p.launched || *fd == nil {
 		return nil, nil, errs.New(errs.FailedPrecondition, "hand out %s of %s: it has none, or no more", what, p.id)
 	}
 	dup, err := (*fd).Dup()
@@ -100,7 +101,7 @@ func (p *process) hand(fd **linux.FD, what string) (*wire.Reply, []*linux.FD, er
 func (p *process) handNamespaces() (*wire.Reply, []*linux.FD, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if len(p.namespaces) == 0 {
+	if !p.launched || len(p.namespaces) == 0 {
 		return nil, nil, errs.New(errs.FailedPrecondition, "hand out namespaces of %s: the keeper holds none", p.id)
 	}
 	var reply wire.Reply
@@ -120,6 +121,9 @@ func (p *process) handNamespaces() (*wire.Reply, []*linux.FD, error) {
 func (p *process) closeStdin() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if !p.launched {
+		return errs.New(errs.FailedPrecondition, "close stdin of %s: it is being launched", p.id)
+	}
 	err := p.stdin.Close()
 	p.stdin = nil
 	return err
@@ -133,7 +137,10 @@ func (p *process) reopen(dirs []*linux.FD, base string) error {
 		return err
 	}
 	p.mu.Lock()
-	out := p.output
+	var out *output
+	if p.launched {
+		out = p.output
+	}
 	p.mu.Unlock()
 	if out == nil || !out.logged {
 		return errs.New(errs.FailedPrecondition, "reopen log of %s: it has none, or has ended", p.id)
@@ -195,6 +202,10 @@ func (p *process) end() {
 	}
 	if heard := p.server.tell(p, exit); !heard && p.kind != wire.Exec {
 		p.server.record(p.server.lateExitDir(), exit, durable.Options{Sync: true})
+		// A daemon may have come, heard and forgotten while the disk was busy.
+		if now, err := p.server.find("look for", p.id); err != nil || now != p {
+			p.server.o.warn(p.server.unrecord(p.id))
+		}
 	}
 }
 
@@ -206,15 +217,20 @@ func (s *Server) forget(id string) error {
 	}
 	s.mu.Lock()
 	told := p.told != nil
+	if told {
+		delete(s.processes, id)
+	}
 	s.mu.Unlock()
 	if !told {
 		return errs.New(errs.FailedPrecondition, "forget %s: it has not ended", id)
 	}
 	if err := s.unrecord(id); err != nil {
+		s.mu.Lock()
+		s.processes[id] = p
+		s.mu.Unlock()
 		return err
 	}
 	p.free()
-	s.release(p)
 	return nil
 }
 

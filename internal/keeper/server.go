@@ -24,6 +24,9 @@ const (
 	descriptorsEach = 12
 	// descriptorsSpare is kept for everything else: sockets, epoll, launches under way.
 	descriptorsSpare = 384
+
+	// lastWords is how long an ending keeper waits for daemons to take what is queued for them.
+	lastWords = time.Second
 )
 
 // Options say where a keeper keeps.
@@ -156,6 +159,7 @@ func (s *Server) Serve() error {
 	s.ended = true
 	for c := range s.sessions {
 		c.close()
+		time.AfterFunc(lastWords, func() { c.conn.Close() }) // it may wait for a daemon that does not read
 	}
 	s.mu.Unlock()
 	err = errors.Join(err, s.poller.Wake())

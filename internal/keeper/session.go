@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"slices"
 	"sync"
 	"syscall"
 
@@ -208,10 +209,15 @@ func (s *Server) do(t wire.Type, r *wire.Request, given []*linux.FD) (*wire.Repl
 func (s *Server) subscribe(c *session) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	var missed []*wire.Exit
 	for _, p := range s.processes {
 		if p.told != nil {
-			c.exited(p.told)
+			missed = append(missed, p.told)
 		}
+	}
+	slices.SortFunc(missed, func(a, b *wire.Exit) int { return a.Finished.Compare(b.Finished) })
+	for _, e := range missed {
+		c.exited(e)
 	}
 	c.subscribed = true
 }
