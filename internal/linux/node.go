@@ -17,7 +17,9 @@ func (f *FD) MakeDeviceEntry(name string, mode, major, minor uint32) error {
 }
 
 // DeviceNumbers splits [EntryStat.Special].
-func DeviceNumbers(special uint64) (major, minor uint32) { return unix.Major(special), unix.Minor(special) }
+func DeviceNumbers(special uint64) (major, minor uint32) {
+	return unix.Major(special), unix.Minor(special)
+}
 
 // PathInMount is where an open file lies below the root of its detached mount, as the kernel prints it.
 func (f *FD) PathInMount() (string, error) {
