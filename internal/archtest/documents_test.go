@@ -88,3 +88,37 @@ func TestMakeHelpTellsAll(t *testing.T) {
 		}
 	}
 }
+
+// Notes of decisions are found by their number, from code and from one another: a number is one note, and the title says it again.
+func TestDecisionsAreFoundByNumber(t *testing.T) {
+	r := open(t)
+	notes, err := os.ReadDir(filepath.Join(r.root, "docs/decisions"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	byNumber := map[string]string{}
+	for _, n := range notes {
+		number, _, ok := strings.Cut(n.Name(), "-")
+		if !ok || len(number) != 4 || !strings.HasSuffix(n.Name(), ".md") {
+			t.Errorf("docs/decisions/%s: a note is named NNNN-title.md", n.Name())
+			continue
+		}
+		if other, twice := byNumber[number]; twice {
+			t.Errorf("docs/decisions: %s and %s have one number", other, n.Name())
+		}
+		byNumber[number] = n.Name()
+		if text := r.read(t, "docs/decisions/"+n.Name()); !strings.HasPrefix(text, "# "+number) {
+			t.Errorf("docs/decisions/%s: begins with %q, not with its number and title", n.Name(), text[:min(len(text), 20)])
+		}
+	}
+	referred := regexp.MustCompile(`docs/decisions/(\d{4})`)
+	for _, s := range r.sources {
+		for _, group := range s.ast.Comments {
+			for _, m := range referred.FindAllStringSubmatch(group.Text(), -1) {
+				if byNumber[m[1]] == "" {
+					t.Errorf("%s: refers to decision %s, which is not there", s.line(r.fset, group), m[1])
+				}
+			}
+		}
+	}
+}

@@ -58,7 +58,7 @@ func (m *Manager) ExecSync(ctx context.Context, id string, cmd []string, timeout
 	}
 	defer stderr.close()
 	execID := c.id + "/" + newID()[:16]
-	exit, err := m.execute(ctx, c, &r, execID, cmd, stdout, stderr)
+	exit, err := m.execute(ctx, execCall{c, &r, execID, cmd, stdout, stderr})
 	if err != nil {
 		return nil, fmt.Errorf("exec %q in container %s: %w", strings.Join(cmd, " "), c.id, err)
 	}
@@ -67,8 +67,18 @@ func (m *Manager) ExecSync(ctx context.Context, id string, cmd []string, timeout
 	return &runtimeapi.ExecSyncResponse{Stdout: stdout.kept, Stderr: stderr.kept, ExitCode: int32(exit.Code)}, nil
 }
 
+// execCall is a command and where it is to run; stdout and stderr stay the caller's.
+type execCall struct {
+	c              *Container
+	r              *ContainerRecord
+	id             string
+	cmd            []string
+	stdout, stderr *captured
+}
+
 // execute starts the command and waits for its end or the context's, at which it is killed.
-func (m *Manager) execute(ctx context.Context, c *Container, r *ContainerRecord, execID string, cmd []string, stdout, stderr *captured) (Exit, error) {
+func (m *Manager) execute(ctx context.Context, e execCall) (Exit, error) {
+	c, r, execID := e.c, e.r, e.id
 	made, err := m.Records.ReadSpec(r.PodID, r.ID)
 	if err != nil {
 		return Exit{}, err
@@ -95,10 +105,10 @@ func (m *Manager) execute(ctx context.Context, c *Container, r *ContainerRecord,
 		m.forgetLater(execID)
 	}()
 	proc, err := m.Runtime.Exec(ctx, &ExecStart{
-		ID: execID, Spec: made, Process: spec.Process(made, cmd, false), Init: init, Cgroup: group, Stdout: stdout.theirs, Stderr: stderr.theirs,
+		ID: execID, Spec: made, Process: spec.Process(made, e.cmd, false), Init: init, Cgroup: group, Stdout: e.stdout.theirs, Stderr: e.stderr.theirs,
 	})
-	stdout.started()
-	stderr.started()
+	e.stdout.started()
+	e.stderr.started()
 	if err != nil {
 		return Exit{}, err
 	}

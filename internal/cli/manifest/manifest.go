@@ -5,7 +5,7 @@
 // a pod that runs without its probe or its secret is worse than one that does not run.
 //
 // The types are our own and hold only what is carried out: the published Kubernetes types would add 6.5 MB to the one binary and
-// 1 MB to the daemon's memory (docs/decisions/0002-own-manifest-types.md).
+// 1 MB to the daemon's memory (docs/decisions/0006-own-manifest-types.md).
 package manifest
 
 import (
