@@ -161,7 +161,7 @@ func TestALimitBelowWhatIsUsed(t *testing.T) {
 		t.Errorf("with checkBeforeUpdate: %v", err)
 	}
 	s := must(g.Stats())(t)
-	if s.Memory.Limit != 0 || s.Memory.RSS < 30<<20 || s.Memory.Usage < s.Memory.RSS || s.Memory.WorkingSet > s.Memory.Usage || s.Memory.PageFaults < 30<<8 {
+	if s.Memory.Limit != 0 || s.Memory.RSS < 30<<20 || s.Memory.Usage < s.Memory.RSS || s.Memory.WorkingSet > s.Memory.Usage || s.Memory.PageFaults < 15 { // huge pages, at worst
 		t.Errorf("%+v", s.Memory)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path"
 	"slices"
 	"strconv"
 	"strings"
@@ -88,7 +89,7 @@ func (h *hierarchy) walk(rel string, visit func(rel string) error) error {
 
 // children lists the groups directly below one.
 func (h *hierarchy) children(rel string) ([]string, error) {
-	names, err := h.root.Subdirectories(rel)
+	names, err := h.root.Subdirectories(path.Join(".", rel))
 	if errs.Is(gone(err), errs.NotFound) {
 		return nil, nil
 	}

@@ -1,12 +1,9 @@
 package cgroup
 
-import (
-	"os"
-	"path"
-)
+import "fermata/internal/errs"
 
-// Swap reports whether memory and swap together can be limited: on v1 the root has the file (swapaccount), on v2 every group but the root has, so
-// one of the memory hierarchy's children is looked at; without any, the kernel's default since 5.8 is taken, which is yes.
+// Swap reports whether memory and swap together can be limited: on v1 the root has the file (swapaccount), on v2 every group but the root has
+// that the memory controller is handed down to. Where no group tells, the kernel's default since 5.8 is taken, which is yes.
 func (t *Tree) Swap() bool {
 	h := t.with("memory")
 	if h == nil {
@@ -16,21 +13,16 @@ func (t *Tree) Swap() bool {
 		_, err := h.read("", "memory.memsw.limit_in_bytes")
 		return err == nil
 	}
-	dir, err := h.root.OpenBeneath(".", os.O_RDONLY, 0)
+	children, err := h.children("")
 	if err != nil {
 		return true
 	}
-	f := dir.File()
-	defer f.Close()
-	entries, err := f.ReadDir(-1)
-	if err != nil {
-		return true
-	}
-	for _, e := range entries {
-		if e.IsDir() {
-			_, err := h.read(path.Base(e.Name()), "memory.swap.max")
-			return err == nil
+	for _, c := range children {
+		if _, err := h.read(c, "memory.max"); err != nil { // the controller is not handed down
+			continue
 		}
+		_, err := h.read(c, "memory.swap.max")
+		return !errs.Is(err, errs.NotFound)
 	}
 	return true
 }

@@ -323,6 +323,27 @@ func TestLinksAreNotFollowed(t *testing.T) {
 	}
 }
 
+func TestSwapIsTold(t *testing.T) {
+	for _, c := range []struct {
+		name, files string
+		want        bool
+	}{
+		{"v1 with swap accounting", "memory/memory.memsw.limit_in_bytes: 1", true},
+		{"v1 without", "memory/memory.limit_in_bytes: 1", false},
+		{"no memory controller", "cpu/tasks:", false},
+		{"v2 with", "cgroup.controllers: memory\na/memory.max: max\na/memory.swap.max: max", true},
+		{"v2 without", "cgroup.controllers: memory\na/memory.max: max", false},
+		{"v2 where nobody has the controller yet", "cgroup.controllers: memory\na/cgroup.procs:", true},
+		{"v2 without groups", "cgroup.controllers: memory", true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if tree, _ := openFake(t, c.files); tree.Swap() != c.want {
+				t.Errorf("not %v", c.want)
+			}
+		})
+	}
+}
+
 func TestPageSizesAreNamedAsTheKernelDoes(t *testing.T) {
 	for kb, want := range map[uint64]string{64: "64KB", 2048: "2MB", 32768: "32MB", 1 << 20: "1GB", 16 << 20: "16GB"} {
 		if got := sizeName(kb); got != want {

@@ -1,9 +1,11 @@
 // Package seccomp turns an OCI seccomp profile into the BPF program the kernel runs on every system call of a container.
 //
-// It is a compiler of its own, in pure Go: profile → rules by architecture and number → binary search over ranges → instructions.
-// It knows x86_64 with x86 and x32, and aarch64 with arm. A call of an architecture the profile does not list kills the process; a
-// call newer than any number known here answers ENOSYS, so that a C library falls back as it does on an old kernel.
+// It is a compiler of its own, in pure Go: profile → rules by architecture and number → binary search over ranges → instructions. moby's default
+// profile becomes some 220 instructions in a fifth of a millisecond, once; see [Compile] for what a program answers beyond its rules.
 //
-// What belongs elsewhere: loading the program (package launch does it in the new process, last before execve), and which profile a
-// container gets (package pod).
+// It knows x86_64 with x86 beside it, and aarch64 with arm. x32 may be listed, but its calls answer ENOSYS as from a kernel without it, which is
+// what nearly every kernel is: nobody uses it but who looks for holes.
+//
+// What belongs elsewhere: loading the program (package launch does it in the new process, last before execve), which profile a container gets
+// (package pod), and agents for SCMP_ACT_NOTIFY, which are refused.
 package seccomp
