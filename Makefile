@@ -17,7 +17,8 @@ export CGO_ENABLED := 0
 EMBEDDED := internal/daemon/embedded/fermata-keeper
 LDFLAGS  := -s -w
 GOLDENS   = $(shell git grep -l '"update", false' -- '*_test.go' | xargs -n1 dirname | sort -u)
-PROTOGEN := TOOLS_MOD=$(CURDIR)/tools/go.mod $(GO) -C tools run ./protogen -out ../api fermata/v1/fermata.proto
+PROTOGEN := TOOLS_MOD=$(CURDIR)/tools/go.mod $(GO) -C tools run ./protogen -out ../api
+PROTO    := fermata/v1/fermata.proto
 
 .PHONY: help
 help: ## this list
@@ -54,7 +55,7 @@ check: ## format, vet, staticcheck, house rules, generated code, both architectu
 	$(GO) vet ./...
 	GOARCH=arm64 $(GO) vet ./...
 	$(GO) tool -modfile=tools/go.mod staticcheck ./...
-	$(PROTOGEN) -check
+	$(PROTOGEN) -check $(PROTO)
 	$(GO) test ./internal/archtest
 
 .PHONY: e2e
@@ -101,7 +102,7 @@ golden: ## rewrite the expected parts of golden files; then look at git diff
 
 .PHONY: generate
 generate: ## the Go code of api/ from its .proto file
-	$(PROTOGEN)
+	$(PROTOGEN) $(PROTO)
 
 .PHONY: install
 install: build ## bin/fermata to PREFIX, the systemd unit to UNITDIR, crictl's settings if there are none; DESTDIR is put before

@@ -28,6 +28,10 @@ func main() {
 	out := flag.String("out", ".", "directory the .proto path and the generated files are relative to")
 	check := flag.Bool("check", false, "only compare")
 	flag.Parse()
+	if flag.NArg() != 1 {
+		flag.Usage()
+		os.Exit(2)
+	}
 	if err := run(*out, flag.Arg(0), *check); err != nil {
 		fmt.Fprintln(os.Stderr, "protogen:", err)
 		os.Exit(1)
