@@ -309,6 +309,9 @@ func (s *Store) enroll(r *store.Record, m *incoming) error {
 	}
 	s.images[r.ID] = e
 	s.mu.Unlock()
+	if err := s.disk.Mend(r.ID); err != nil {
+		return err
+	}
 	if staleBlob != "" {
 		if err := s.disk.DeleteBlob(staleBlob); err != nil {
 			return err

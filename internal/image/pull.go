@@ -73,8 +73,7 @@ func (s *Store) Pull(ctx context.Context, p Pull) (id string, err error) {
 			}
 			return f.id, f.err
 		case <-ctx.Done():
-			s.leave(ctx, f, key)
-			if f.err == nil && f.id != "" {
+			if s.leave(ctx, f, key) && f.err == nil { // it was done after all
 				return f.id, nil
 			}
 			return "", pullError(ref, context.Cause(ctx))
@@ -114,8 +113,8 @@ func (s *Store) join(ref reference.Reference, c *Credentials) (*flight, string, 
 	return f, key, nil
 }
 
-// leave gives a pull up; the last who does so ends it, and waits until nothing of it is left.
-func (s *Store) leave(ctx context.Context, f *flight, key string) {
+// leave gives a pull up; the last who does so ends it, waits until nothing of it is left, and gets true.
+func (s *Store) leave(ctx context.Context, f *flight, key string) bool {
 	s.mu.Lock()
 	f.waiters--
 	last := f.waiters == 0
@@ -129,6 +128,7 @@ func (s *Store) leave(ctx context.Context, f *flight, key string) {
 	if last {
 		<-f.done
 	}
+	return last
 }
 
 // pullError names the image, and puts the kubelet's word first.

@@ -50,8 +50,14 @@ func (s *Store) held(id string) bool {
 	return false
 }
 
-// Collect frees what removed images left for users that did not hold again after a restart. Call it once they all had their chance.
+// Collect frees what removed images left for users that did not hold again after a restart, and waits for the sweeping that Open began. Call it once all
+// users had their chance.
 func (s *Store) Collect(ctx context.Context) error {
+	select {
+	case <-s.swept:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
 	s.commit.Lock()
 	defer s.commit.Unlock()
 	s.mu.RLock()

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -33,6 +34,7 @@ type Store struct {
 	stop       context.CancelFunc
 	life       context.Context
 	background sync.WaitGroup
+	swept      chan struct{} // closed when what Open swept is deleted
 
 	slots chan struct{} // of layers being unpacked at once
 
@@ -79,7 +81,7 @@ func Open(o Options) (*Store, error) {
 		return nil, fmt.Errorf("open image store: %w", err)
 	}
 	s := &Store{o: o, disk: disk, slots: make(chan struct{}, layersAltogether), images: map[string]*entry{}, layers: map[string]*layer{},
-		holds: map[string]string{}, pulls: map[string]*flight{}, making: map[string]*making{}}
+		holds: map[string]string{}, pulls: map[string]*flight{}, making: map[string]*making{}, swept: make(chan struct{})}
 	if err := s.read(); err != nil {
 		return nil, fmt.Errorf("open image store: %w", err)
 	}
@@ -108,15 +110,21 @@ func (s *Store) read() error {
 	}
 	s.problems = problems
 	for _, r := range records {
-		if err := s.admit(r); err != nil {
+		why := s.admit(r)
+		if why == nil {
+			continue
+		}
+		problem, err := s.disk.SetAside(r.ID, why)
+		if err != nil {
 			return err
 		}
+		s.problems = append(s.problems, problem)
 	}
 	s.settleTags()
 	return nil
 }
 
-// admit takes one record into memory; the caller holds mu or is alone.
+// admit takes one record into memory, or nothing of it; the caller is alone.
 func (s *Store) admit(r *store.Record) error {
 	raw, err := s.disk.Blob(r.ID)
 	if err != nil {
@@ -126,18 +134,18 @@ func (s *Store) admit(r *store.Record) error {
 	if err != nil {
 		return err
 	}
+	found := map[string]*layer{}
 	for _, ref := range r.Layers {
-		l := s.layers[ref.Key]
-		if l == nil {
+		if s.layers[ref.Key] == nil && found[ref.Key] == nil {
 			d, err := s.disk.Layer(ref.Key)
 			if err != nil {
 				return err
 			}
-			l = &layer{bytes: d.Bytes, inodes: d.Inodes, synced: true}
-			s.layers[ref.Key] = l
+			found[ref.Key] = &layer{bytes: d.Bytes, inodes: d.Inodes, synced: true}
 		}
-		l.images++
 	}
+	maps.Copy(s.layers, found)
+	s.countImages(r.Layers, +1)
 	s.images[r.ID] = e
 	return nil
 }
@@ -208,6 +216,7 @@ func (s *Store) sweep() error {
 		}
 	}
 	s.background.Go(func() {
+		defer close(s.swept)
 		for _, d := range doomed {
 			if s.life.Err() != nil {
 				return // the next Open goes on

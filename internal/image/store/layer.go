@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"time"
 
 	"fermata/internal/linux"
 )
@@ -119,16 +120,25 @@ func (s *Store) TakeLayer(key string) (string, error) {
 	return away, err
 }
 
-// Leftovers takes everything in tmp, to be given to [Store.Discard].
+// Leftovers takes everything in tmp, and, when no record is broken, the layers that were in the way of images pulled again; to be given to [Store.Discard].
 func (s *Store) Leftovers() ([]string, error) {
-	entries, err := os.ReadDir(s.path("tmp"))
+	folders := []string{"tmp"}
+	if !s.Broken() {
+		folders = append(folders, "broken")
+	}
 	var left []string
-	for _, e := range entries {
-		away := s.path("tmp", "old-"+fmt.Sprint(s.temp.Add(1))+"-"+e.Name())
-		if err := os.Rename(s.path("tmp", e.Name()), away); err != nil {
+	for _, folder := range folders {
+		entries, err := os.ReadDir(s.path(folder))
+		if err != nil {
 			return nil, err
 		}
-		left = append(left, away)
+		for _, e := range entries {
+			away := s.path("tmp", fmt.Sprintf("old-%d-%d", time.Now().UnixNano(), s.temp.Add(1)))
+			if err := os.Rename(s.path(folder, e.Name()), away); err != nil {
+				return nil, err
+			}
+			left = append(left, away)
+		}
 	}
-	return left, err
+	return left, nil
 }

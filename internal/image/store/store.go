@@ -141,12 +141,23 @@ func (s *Store) Records() (records []*Record, problems []string, err error) {
 			records = append(records, r)
 			continue
 		}
-		problems = append(problems, fmt.Sprintf("image record %s: %v; set aside in %s", e.Name(), err, s.path("broken")))
-		if err := os.Rename(s.path("records", e.Name()), s.path("broken", e.Name())); err != nil {
+		problem, err := s.setAside(e.Name(), err)
+		if err != nil {
 			return nil, nil, err
 		}
+		problems = append(problems, problem)
 	}
 	return records, problems, nil
+}
+
+// SetAside moves a record that turned out to be unusable to broken/, and says so in a sentence.
+func (s *Store) SetAside(id string, why error) (problem string, err error) {
+	return s.setAside(Hex(id)+".json", why)
+}
+
+func (s *Store) setAside(name string, why error) (problem string, err error) {
+	problem = fmt.Sprintf("image record %s: %v; set aside in %s", name, why, s.path("broken"))
+	return problem, os.Rename(s.path("records", name), s.path("broken", name))
 }
 
 func (s *Store) record(name string) (*Record, error) {
@@ -174,10 +185,16 @@ func (s *Store) record(name string) (*Record, error) {
 	return &r, nil
 }
 
-// Broken says whether records lie set aside: their layers are unknown, so nothing may be swept as unused.
+// Broken says whether records lie set aside: their layers are unknown, so nothing may be swept as unused. It ends when the images are there again
+// ([Store.Mend]) or somebody deletes the records.
 func (s *Store) Broken() bool {
-	entries, err := os.ReadDir(s.path("broken"))
-	return err != nil || len(entries) > 0
+	records, err := filepath.Glob(s.path("broken", "*.json"))
+	return err != nil || len(records) > 0
+}
+
+// Mend forgets a record set aside, now that its image is there again. None is no error.
+func (s *Store) Mend(id string) error {
+	return absentIsFine(os.Remove(s.path("broken", Hex(id)+".json")))
 }
 
 // PutRecord makes an image appear, or changes it, by one rename that is on the disk on return. With sync, everything else written to the filesystem is, before.
