@@ -145,3 +145,24 @@ func TestExecOfWhatIsNotThere(t *testing.T) {
 		t.Errorf("failure %v", err)
 	}
 }
+
+// CVE-2016-9962, R1: a container that shares its PID namespace watches every process that appears there while execs run. None has more
+// capabilities than itself, and none a descriptor beside stdio and the report pipe.
+func TestNoExecIsEverMorePrivilegedThanItsContainer(t *testing.T) {
+	p := newNode(t).pod(func(s *engine.Sandbox) { s.SharedPID = true })
+	r := p.request("ready", "watch")
+	r.security().Capabilities = &runtimeapi.Capability{AddCapabilities: []string{"SYS_PTRACE"}}
+	watcher, s := p.start(r)
+	watcher.await()
+	for range 200 {
+		proc := p.exec(watcher, s, false)
+		if err := proc.failure(); err != nil {
+			t.Fatal(err)
+		}
+		proc.end()
+	}
+	out := watcher.output()
+	if !strings.Contains(out, "watched") || strings.Contains(out, "watched 0 ") || strings.Contains(out, "bad") {
+		t.Errorf("it saw:\n%s", out)
+	}
+}

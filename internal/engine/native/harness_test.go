@@ -81,6 +81,8 @@ func appDo(verb, object string) error {
 			return err
 		}
 		return os.WriteFile(object+"/mark", nil, 0o644)
+	case "watch":
+		return watch()
 	case "cwd":
 		d, err := os.Getwd()
 		fmt.Println("cwd", d)
@@ -121,6 +123,46 @@ func appDo(verb, object string) error {
 		return errors.New("unknown verb")
 	}
 	return nil
+}
+
+// watch looks at every process it sees until stdin ends, and prints those that have what it has not.
+func watch() error {
+	ended := make(chan struct{})
+	go func() {
+		io.Copy(io.Discard, os.Stdin)
+		close(ended)
+	}()
+	own, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		return err
+	}
+	caps, self, seen := status(string(own), "CapPrm"), itoa(os.Getpid()), map[string]bool{}
+	for {
+		select {
+		case <-ended:
+			fmt.Println("watched", len(seen), "processes")
+			return nil
+		default:
+		}
+		pids, err := os.ReadDir("/proc")
+		if err != nil {
+			return err
+		}
+		for _, e := range pids {
+			pid := e.Name()
+			if pid == "1" || pid == self || strings.Trim(pid, "0123456789") != "" {
+				continue
+			}
+			seen[pid] = true
+			st, _ := os.ReadFile("/proc/" + pid + "/status")
+			if c := status(string(st), "CapPrm"); c > caps {
+				fmt.Println("bad capabilities", c, status(string(st), "Name"))
+			}
+			if to, err := os.Readlink("/proc/" + pid + "/fd/4"); err == nil && !strings.HasPrefix(to, "anon_inode:") {
+				fmt.Println("bad descriptor", to, status(string(st), "Name"))
+			}
+		}
+	}
 }
 
 // node is a machine for tests: a handler and a place for files.
