@@ -20,6 +20,8 @@ GOLDENS   = $(shell git grep -l '"update", false' -- '*_test.go' | xargs -n1 dir
 PROTOGEN := TOOLS_MOD=$(CURDIR)/tools/go.mod $(GO) -C tools run ./protogen -out ../api
 PROTO    := fermata/v1/fermata.proto
 
+NEED_ROOT = @test $$(id -u) = 0 || { echo "make $@: needs root (namespaces, mounts, cgroups): sudo make $@" >&2; exit 1; }
+
 .PHONY: help
 help: ## this list
 	@echo "fermata: a Kubernetes container runtime. Start with: sudo make run"
@@ -46,6 +48,7 @@ test: tools check unit e2e kernels ## everything CI runs (root)
 
 .PHONY: unit
 unit: build ## the Go tests of every package but test/e2e (root: they make namespaces, mounts and cgroups)
+	$(NEED_ROOT)
 	$(GO) test -timeout 15m $$($(GO) list ./... | grep -v /test/e2e)
 
 .PHONY: check
@@ -88,6 +91,7 @@ bench-peers: build tools ## the same beside containerd, in one run (root)
 
 .PHONY: tools
 tools: ## install the Debian packages that tests need, if they are missing: test/packages (root)
+	$(NEED_ROOT)
 	@test/install
 
 .PHONY: fuzz
