@@ -14,6 +14,7 @@ import (
 	"fermata/internal/keeper"
 	"fermata/internal/keeper/client"
 	"fermata/internal/keeper/wire"
+	"fermata/internal/launch"
 	"fermata/internal/linux"
 )
 
@@ -73,6 +74,36 @@ func TestANewDaemonFindsEverything(t *testing.T) {
 			t.Errorf("the exit of %s is forgotten and still recorded", id)
 		}
 	}
+}
+
+func TestALaunchOutlivesTheDaemonThatAskedForIt(t *testing.T) {
+	w := start(t, keeper.Options{})
+	w.gate(nil)
+	gate, err := linux.Open(filepath.Join(w.dir, "gate"), os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer gate.Close()
+	program := w.program([]string{"/bin/sleep", "1000"}, func(b *launch.Builder) {
+		b.Do("wait", launch.Read, launch.FirstFD, b.SlotAddress(b.NewSlot()), 1)
+	})
+	l := w.request("p", program, func(l *wire.Launch) { l.FDs = append(l.FDs, wire.PassedFD{Role: wire.Child, FD: gate}) })
+	result := make(chan error, 1)
+	go func() { _, err := w.Launch(t.Context(), l); result <- err }()
+	w.eventually("the launch is under way", func() bool { return w.Signal(t.Context(), "p", 0) == nil })
+	if processes, err := w.Processes(t.Context()); err != nil || len(processes) != 0 {
+		t.Errorf("listed before it is launched: %+v, %v", processes, err)
+	}
+	w.Close()
+	if err := <-result; !errs.Is(err, errs.Unavailable) {
+		t.Errorf("launch: %v", err)
+	}
+	w.dial()
+	w.open("gate")
+	w.eventually("it is launched", func() bool {
+		processes, err := w.Processes(t.Context())
+		return err == nil && len(processes) == 1 && processes[0].ID == "p"
+	})
 }
 
 func TestTwoDaemonsHearTheSame(t *testing.T) {

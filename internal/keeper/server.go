@@ -27,6 +27,8 @@ const (
 
 	// lastWords is how long an ending keeper waits for daemons to take what is queued for them.
 	lastWords = time.Second
+	// acceptAgain is how long connections wait when there are no descriptors for them.
+	acceptAgain = 100 * time.Millisecond
 )
 
 // Options say where a keeper keeps.
@@ -148,12 +150,12 @@ func (s *Server) Serve() error {
 		if errors.Is(e, os.ErrClosed) {
 			break
 		}
-		// Descriptors or memory ran out: who connected is refused when what there is has been freed; there is nothing else to do.
 		s.o.warn(e)
 		if !errors.Is(e, syscall.EMFILE) && !errors.Is(e, syscall.ENFILE) && !errors.Is(e, syscall.ENOMEM) && !errors.Is(e, syscall.ECONNABORTED) {
 			err = e
 			break
 		}
+		time.Sleep(acceptAgain) // nothing tells when there will be descriptors or memory again
 	}
 	s.mu.Lock()
 	s.ended = true

@@ -18,8 +18,8 @@ type StartOptions struct {
 	Binary, Socket, State, Root string
 	// LogFile gets the keeper's own words (0600, appended to); "" discards them.
 	LogFile string
-	// Cgroup is where the keeper is moved, in every hierarchy there is ("/fermata/keeper"), so that stopping the caller's unit does not stop
-	// it; "" leaves it in the caller's.
+	// Cgroup is where the keeper is moved, in every hierarchy that lets it ("/fermata-keeper"), so that stopping the caller's unit does not
+	// stop it; "" leaves it in the caller's. It is removed when the keeper ends while the caller lives.
 	Cgroup string
 }
 
@@ -44,15 +44,21 @@ func Start(ctx context.Context, o StartOptions) error {
 	stop := context.AfterFunc(ctx, func() { process.Kill(); ready.Close() })
 	defer stop()
 	ended := make(chan struct{})
+	var groups []string
+	if o.Cgroup != "" {
+		groups, err = moveTo(o.Cgroup, process.Pid)
+	}
 	go func() { // ends with the keeper
 		process.Wait()
+		for _, g := range groups {
+			os.Remove(g) // stays if another keeper has been moved there
+		}
 		close(ended)
 	}()
-	if o.Cgroup != "" {
-		if err := moveTo(o.Cgroup, process.Pid); err != nil {
-			process.Kill()
-			return fmt.Errorf("start keeper: %w", err)
-		}
+	if err != nil {
+		process.Kill()
+		<-ended
+		return fmt.Errorf("start keeper: %w", err)
 	}
 	if n, _ := ready.Read(make([]byte, 1)); n == 1 {
 		return nil
@@ -111,14 +117,15 @@ func spawn(o StartOptions) (*os.Process, *os.File, error) {
 // cgroups is where hierarchies are mounted: all of v2, or directories of v1's.
 const cgroups = "/sys/fs/cgroup"
 
-// moveTo moves a process to a cgroup, in every hierarchy but cpuset (v1), where an empty group takes nobody.
-func moveTo(path string, pid int) error {
+// moveTo moves a process to a cgroup, in every hierarchy that lets it but cpuset (v1), where an empty group takes nobody. It returns the
+// group's directories. In none is an error.
+func moveTo(path string, pid int) (groups []string, err error) {
 	hierarchies := []string{cgroups}
 	if _, err := os.Stat(filepath.Join(cgroups, "cgroup.procs")); err != nil {
 		hierarchies = nil
 		entries, err := os.ReadDir(cgroups)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		for _, e := range entries {
 			dir := filepath.Join(cgroups, e.Name())
@@ -134,7 +141,14 @@ func moveTo(path string, pid int) error {
 		if err == nil {
 			err = os.WriteFile(filepath.Join(dir, "cgroup.procs"), []byte(strconv.Itoa(pid)), 0)
 		}
-		failed = append(failed, err)
+		if err != nil {
+			failed = append(failed, err)
+			continue
+		}
+		groups = append(groups, dir)
 	}
-	return errors.Join(failed...)
+	if len(groups) == 0 {
+		return nil, fmt.Errorf("move to cgroup %s: %w", path, errors.Join(append(failed, errors.New("no hierarchy took it"))...))
+	}
+	return groups, nil
 }
