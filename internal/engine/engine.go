@@ -99,7 +99,8 @@ type Sandbox struct {
 	Hostname string // "" leaves the host's name
 	// HostNetwork (with the host's UTS namespace), HostIPC, HostPID: the host's namespace instead of one of the pod's.
 	HostNetwork, HostIPC, HostPID bool
-	// SharedPID gives the pod one PID namespace for its containers, of which pause is PID 1.
+	// SharedPID says that the pod's containers are to share one PID namespace, of which pause is PID 1. The native engine gives every
+	// pause one (unless HostPID) that containers can join.
 	SharedPID bool
 	// Sysctls are set in the pod's namespaces, by name with dots; spec.CheckSysctls has allowed them.
 	Sysctls map[string]string

@@ -41,12 +41,8 @@ func namespaces(in Input, sc *runtimeapi.LinuxContainerSecurityContext) ([]specs
 		}
 		ns = append(ns, specs.LinuxNamespace{Type: specs.PIDNamespace, Path: TargetNamespace + own.GetTargetId()})
 	case runtimeapi.NamespaceMode_POD:
-		switch pod.GetPid() {
-		case runtimeapi.NamespaceMode_NODE:
-		case runtimeapi.NamespaceMode_POD:
+		if pod.GetPid() != runtimeapi.NamespaceMode_NODE { // pause has one, also where the pod's own mode is CONTAINER
 			join(specs.PIDNamespace)
-		default: // pause has one, but not one made to be shared: there is no procfs of it to be had
-			return nil, errs.New(errs.InvalidArgument, "linux.security_context.namespace_options.pid: POD, but the pod was made with %v", pod.GetPid())
 		}
 	default:
 		return nil, errs.New(errs.InvalidArgument, "linux.security_context.namespace_options.pid: unknown mode %v", own.GetPid())

@@ -75,11 +75,22 @@ func TestExecIsWhereItsContainerIs(t *testing.T) {
 }
 
 func TestSharedPIDNamespaceShowsThePodsProcesses(t *testing.T) {
-	n := newNode(t)
-	p := n.pod(func(s *engine.Sandbox) { s.SharedPID = true })
-	first, _ := p.start(p.request("ready", "wait"))
+	for name, share := range map[string]bool{"the pod shares it": true, "only the containers ask for it": false} {
+		t.Run(name, func(t *testing.T) { sharedPID(t, share) })
+	}
+}
+
+func sharedPID(t *testing.T, share bool) {
+	p := newNode(t).pod(func(s *engine.Sandbox) { s.SharedPID = share })
+	request := func(args ...string) *request {
+		r := p.request(args...)
+		r.security().NamespaceOptions.Pid = runtimeapi.NamespaceMode_POD
+		return r
+	}
+	first, _ := p.start(request("ready", "wait"))
 	first.await()
-	out := p.run("pid", "cat=/proc/1/comm", "cat=/proc/self/mountinfo", "cat=/proc/2/comm", "cat=/proc/3/comm")
+	second, _ := p.start(request("pid", "cat=/proc/1/comm", "cat=/proc/2/comm", "cat=/proc/3/comm"))
+	out := second.output()
 	if !strings.Contains(out, "fermata-pause\n") || strings.Contains(out, "pid 1\n") || strings.Count(out, "app\n") < 2 {
 		t.Errorf("output:\n%s", out)
 	}

@@ -12,7 +12,7 @@ import (
 //	/null   the null device: covers masked files (CVE-2025-31133: never the container's own)
 //	/empty  an empty directory: covers masked directories
 //	/shm    the pod's shared memory, a tmpfs of its own (pods with an IPC namespace)
-//	/proc   the procfs of the pod's PID namespace (pods that share one): only its PID 1 can make it without being seen by containers
+//	/proc   the procfs of the pod's PID namespace: only its PID 1 can make it without being seen by containers
 const (
 	nurseryRoot  = "/root"
 	nurseryNull  = "/null"

@@ -106,7 +106,7 @@ func (a *assembly) podNursery(s *engine.Sandbox) error {
 		}
 		a.Do("attach shared memory", launch.MoveMount, a.own(shm), "", atFDCWD, nurseryShm, moveMountFEmptyPath)
 	}
-	if s.SharedPID && !s.HostPID {
+	if !s.HostPID { // not SharedPID alone: a container may ask for the pod's where the pod asked for none, as crictl's do
 		a.Do("attach procfs", launch.MoveMount, a.filesystem("proc", mountAttrNoSuid|mountAttrNoDev|mountAttrNoExec), "", atFDCWD, nurseryProc, moveMountFEmptyPath)
 	}
 	return nil

@@ -35,7 +35,7 @@ func TestPauseHoldsThePodAndNothingElse(t *testing.T) {
 	}
 	mounts := strings.Split(strings.TrimSpace(read("mountinfo")), "\n")
 	all := strings.Join(mounts, "\n")
-	if len(mounts) != 2 || !strings.Contains(all, " / ro,nosuid,noexec") || !strings.Contains(all, " /shm rw,nosuid,nodev,noexec") {
+	if len(mounts) != 3 || !strings.Contains(all, " /proc rw,nosuid,nodev,noexec") || !strings.Contains(all, " / ro,nosuid,noexec") || !strings.Contains(all, " /shm rw,nosuid,nodev,noexec") {
 		t.Errorf("its mounts: %q", mounts)
 	}
 	fds, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", p.pause.pid))
