@@ -128,7 +128,7 @@ func (c *session) read() {
 		switch m.Type {
 		case wire.TypeLaunch:
 			c.server.work.Go(func() { c.launch(m) })
-		case wire.TypeReopenLog: // waits for the log's writer
+		case wire.TypeReopenLog, wire.TypeForget: // wait for disks
 			c.server.work.Go(func() { c.answer(m) })
 		default:
 			c.answer(m)
