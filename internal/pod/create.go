@@ -43,7 +43,9 @@ func (m *Manager) CreateContainer(ctx context.Context, req *runtimeapi.CreateCon
 	name := fmt.Sprintf("%s_%d in pod sandbox %s", config.GetMetadata().GetName(), config.GetMetadata().GetAttempt(), p.id)
 	request := digest(req)
 	return m.flights.join(ctx, "container "+name, request, flightOps{
-		create:  func(ctx context.Context) (string, error) { return m.createOrFind(ctx, p, req, request) },
+		create: func(ctx context.Context, wanted func() bool) (string, error) {
+			return m.createOrFind(ctx, p, creation{req, request, wanted})
+		},
 		claim:   m.claimContainer,
 		abandon: func(id string) { m.removeLater(id, m.abandonContainer) },
 	})
@@ -57,16 +59,23 @@ func checkLogPath(path string) error {
 	return nil
 }
 
+// creation is a request to create a container, on its way.
+type creation struct {
+	req     *runtimeapi.CreateContainerRequest
+	request string // digest
+	wanted  func() bool
+}
+
 // createOrFind returns an equal container that was created and not started yet, or makes one.
-func (m *Manager) createOrFind(ctx context.Context, p *Pod, req *runtimeapi.CreateContainerRequest, request string) (string, error) {
-	md := req.GetConfig().GetMetadata()
+func (m *Manager) createOrFind(ctx context.Context, p *Pod, n creation) (string, error) {
+	md := n.req.GetConfig().GetMetadata()
 	for _, c := range p.allContainers() {
 		r := c.snapshot()
 		had := r.Config.M.GetMetadata()
 		if had.GetName() != md.GetName() || had.GetAttempt() != md.GetAttempt() || r.State == Removing {
 			continue
 		}
-		if r.State == Created && r.Request == request {
+		if r.State == Created && r.Request == n.request {
 			return r.ID, nil
 		}
 		if !r.Claimed {
@@ -79,14 +88,14 @@ func (m *Manager) createOrFind(ctx context.Context, p *Pod, req *runtimeapi.Crea
 	}
 	c := &Container{id: newID(), pod: p, op: newLock()}
 	c.record = ContainerRecord{
-		ID: c.id, PodID: p.id, State: Preparing, Config: wrap(req.GetConfig()), Request: request, Created: time.Now(),
-		Resources: wrap(req.GetConfig().GetLinux().GetResources()),
+		ID: c.id, PodID: p.id, State: Preparing, Config: wrap(n.req.GetConfig()), Request: n.request, Created: time.Now(),
+		Resources: wrap(n.req.GetConfig().GetLinux().GetResources()),
 	}
-	return c.id, m.create(ctx, c)
+	return c.id, m.create(ctx, c, n.wanted)
 }
 
 // create is the pipeline of a container's creation.
-func (m *Manager) create(ctx context.Context, c *Container) (err error) {
+func (m *Manager) create(ctx context.Context, c *Container, wanted func() bool) (err error) {
 	if err := c.op.acquire(ctx); err != nil {
 		return err
 	}
@@ -134,7 +143,7 @@ func (m *Manager) create(ctx context.Context, c *Container) (err error) {
 			if c.pod.record.State != Ready {
 				return errs.New(errs.FailedPrecondition, "pod sandbox %s is %s", c.pod.id, c.pod.record.State)
 			}
-			r.State = Created
+			r.State, r.Claimed = Created, wanted()
 			if err := m.Records.WriteContainer(&r, made); err != nil {
 				return err
 			}
@@ -273,8 +282,10 @@ func (m *Manager) claimContainer(id string) error {
 	if c.isVisible() {
 		return nil
 	}
-	if err := m.updateContainer(c, func(r *ContainerRecord) error { r.Claimed = true; return nil }); err != nil {
-		return err
+	if !c.snapshot().Claimed {
+		if err := m.updateContainer(c, func(r *ContainerRecord) error { r.Claimed = true; return nil }); err != nil {
+			return err
+		}
 	}
 	c.pod.mu.Lock()
 	c.visible = true
@@ -284,7 +295,7 @@ func (m *Manager) claimContainer(id string) error {
 
 func (m *Manager) abandonContainer(ctx context.Context, id string) error {
 	c, err := m.anyContainer(id)
-	if err != nil || c.snapshot().Claimed {
+	if err != nil || c.isVisible() {
 		return nil //nolint:nilerr // gone already: nothing to remove
 	}
 	return m.removeContainer(ctx, c)

@@ -55,19 +55,22 @@ func (f *flights) join(ctx context.Context, name, request string, ops flightOps)
 	}
 }
 
-// flightOps are the three things a creation can be asked to do.
+// flightOps are the three things a creation can be asked to do. create may ask whether anybody still waits, to spare a claim of its own.
 type flightOps struct {
-	create  func(context.Context) (string, error)
+	create  func(ctx context.Context, wanted func() bool) (string, error)
 	claim   func(id string) error
 	abandon func(id string)
 }
 
 func (f *flights) fly(ctx context.Context, name string, fl *flight, ops flightOps) {
 	defer f.done.Done()
-	id, err := ops.create(ctx)
-	f.mu.Lock()
-	wanted := fl.waiters > 0
-	f.mu.Unlock()
+	waitedFor := func() bool {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		return fl.waiters > 0
+	}
+	id, err := ops.create(ctx, waitedFor)
+	wanted := waitedFor()
 	if err == nil && wanted {
 		err = ops.claim(id)
 	}

@@ -27,7 +27,9 @@ func (m *Manager) RunPodSandbox(ctx context.Context, req *runtimeapi.RunPodSandb
 	name := podName(req.GetConfig().GetMetadata())
 	request := digest(req)
 	return m.flights.join(ctx, "pod "+name, request, flightOps{
-		create:  func(ctx context.Context) (string, error) { return m.runOrFind(ctx, req, name, request) },
+		create: func(ctx context.Context, wanted func() bool) (string, error) {
+			return m.runOrFind(ctx, req, request, wanted)
+		},
 		claim:   m.claimPod,
 		abandon: func(id string) { m.removeLater(id, m.abandonPod) },
 	})
@@ -91,7 +93,8 @@ func cgroupParent(asked, otherwise string) (string, error) {
 }
 
 // runOrFind returns an equal pod that is ready, or makes one.
-func (m *Manager) runOrFind(ctx context.Context, req *runtimeapi.RunPodSandboxRequest, name, request string) (string, error) {
+func (m *Manager) runOrFind(ctx context.Context, req *runtimeapi.RunPodSandboxRequest, request string, wanted func() bool) (string, error) {
+	name := podName(req.GetConfig().GetMetadata())
 	for _, p := range m.allPods() {
 		r := p.snapshot()
 		if podName(r.Config.M.GetMetadata()) != name || r.State == Removing {
@@ -113,11 +116,11 @@ func (m *Manager) runOrFind(ctx context.Context, req *runtimeapi.RunPodSandboxRe
 		ID: p.id, State: Preparing, Config: wrap(req.GetConfig()), Handler: req.GetRuntimeHandler(), Request: request,
 		Created: time.Now(), BootID: m.BootID,
 	}
-	return p.id, m.run(ctx, p)
+	return p.id, m.run(ctx, p, wanted)
 }
 
 // run is the pipeline of a sandbox's start. If what was done cannot be undone the sandbox stays, visible and not ready, for the kubelet to remove.
-func (m *Manager) run(ctx context.Context, p *Pod) (err error) {
+func (m *Manager) run(ctx context.Context, p *Pod, wanted func() bool) (err error) {
 	if err := p.op.acquire(ctx); err != nil {
 		return err
 	}
@@ -177,7 +180,7 @@ func (m *Manager) run(ctx context.Context, p *Pod) (err error) {
 				if now.State != Preparing { // pause died meanwhile
 					return errs.New(errs.Internal, "pause ended while the sandbox was being made: %s", now.Message)
 				}
-				now.IPs, now.Pause, now.Stages, now.State = r.IPs, r.Pause, r.Stages, Ready
+				now.IPs, now.Pause, now.Stages, now.State, now.Claimed = r.IPs, r.Pause, r.Stages, Ready, wanted()
 				return nil
 			})
 		}},
@@ -260,8 +263,10 @@ func (m *Manager) claimPod(id string) error {
 	if p.isVisible() {
 		return nil
 	}
-	if err := m.updatePod(p, func(r *PodRecord) error { r.Claimed = true; return nil }); err != nil {
-		return err
+	if !p.snapshot().Claimed {
+		if err := m.updatePod(p, func(r *PodRecord) error { r.Claimed = true; return nil }); err != nil {
+			return err
+		}
 	}
 	p.mu.Lock()
 	p.visible = true
@@ -272,7 +277,7 @@ func (m *Manager) claimPod(id string) error {
 // abandonPod removes a pod that nobody claimed in time.
 func (m *Manager) abandonPod(ctx context.Context, id string) error {
 	p, err := m.anyPod(id)
-	if err != nil || p.snapshot().Claimed {
+	if err != nil || p.isVisible() {
 		return nil //nolint:nilerr // gone already: nothing to remove
 	}
 	return m.remove(ctx, p)

@@ -111,11 +111,9 @@ func (m *Manager) remove(ctx context.Context, p *Pod) error {
 	if err := m.detach(ctx, p); err != nil {
 		m.Log.Error("give back the network of a removed pod; its reconciliation will", "pod", p.id, "error", err)
 	}
-	if err := m.updatePod(p, func(r *PodRecord) error { r.State = Removing; return nil }); err != nil {
-		return err
-	}
+	// Not written: until its record is gone the pod on disk is one that is not ready, and removing it once more finishes this.
 	p.mu.Lock()
-	p.visible = false
+	p.record.State, p.visible = Removing, false
 	p.mu.Unlock()
 	if err := os.RemoveAll(m.podState(p.id)); err != nil {
 		return fmt.Errorf("remove pod sandbox %s: %w", p.id, err)

@@ -94,16 +94,16 @@ func (m *Manager) removeContainer(ctx context.Context, c *Container) error {
 	case Starting, StateRun:
 		return errs.New(errs.FailedPrecondition, "remove container %s: it was started meanwhile", c.id)
 	}
-	if err := m.updateContainer(c, func(r *ContainerRecord) error {
-		err := move(containerMoves, "container "+r.ID, r.State, Removing)
-		r.State = Removing
-		return err
-	}); err != nil {
+	// Not written: until its record is gone the container on disk is one that has ended, and removing it once more finishes this.
+	c.pod.mu.Lock()
+	err := move(containerMoves, "container "+c.id, state, Removing)
+	if err == nil {
+		c.record.State, c.visible = Removing, false
+	}
+	c.pod.mu.Unlock()
+	if err != nil {
 		return err
 	}
-	c.pod.mu.Lock()
-	c.visible = false
-	c.pod.mu.Unlock()
 	if err := m.Images.Release(c.id); err != nil {
 		return fmt.Errorf("remove container %s: %w", c.id, err)
 	}
