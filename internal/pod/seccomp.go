@@ -23,20 +23,21 @@ func (m *Manager) seccompProfile(config *runtimeapi.ContainerConfig) (*specs.Lin
 	if err != nil {
 		return nil, err
 	}
-	switch choice.Kind {
-	case spec.RuntimeDefault:
-		caps, err := spec.Capabilities(sc, m.Facts)
-		if err != nil {
-			return nil, err
-		}
-		return seccomp.Default(caps.Bounding)
-	case spec.Localhost:
-		return localhostProfile(choice.Ref)
+	if choice.Kind == spec.Unconfined {
+		return nil, nil
 	}
-	return nil, nil
+	caps, err := spec.Capabilities(sc, m.Facts)
+	if err != nil {
+		return nil, err
+	}
+	if choice.Kind == spec.Localhost {
+		return localhostProfile(choice.Ref, caps.Bounding)
+	}
+	return seccomp.Default(caps.Bounding)
 }
 
-func localhostProfile(path string) (*specs.LinuxSeccomp, error) {
+// localhostProfile reads a profile file; in Docker's form it may depend on what capabilities the container can have.
+func localhostProfile(path string, bounding []string) (*specs.LinuxSeccomp, error) {
 	const field = "security_context.seccomp.localhost_ref"
 	f, err := linux.Open(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
@@ -47,7 +48,7 @@ func localhostProfile(path string) (*specs.LinuxSeccomp, error) {
 	if err != nil {
 		return nil, errs.New(errs.InvalidArgument, "%s: %w", field, err)
 	}
-	p, err := seccomp.ParseProfile(b)
+	p, err := seccomp.ParseProfile(b, bounding...)
 	if err != nil {
 		return nil, errs.New(errs.InvalidArgument, "%s: %s: %w", field, path, err)
 	}
