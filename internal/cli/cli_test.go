@@ -266,6 +266,10 @@ func TestFindingWhatANameMeans(t *testing.T) {
 	f.addPod("shop", "old", "dddd4444")
 	f.addPod("shop", "old", "dddd5555")
 	f.pods[4].State, f.pods[4].CreatedAt = runtimeapi.PodSandboxState_SANDBOX_NOTREADY, time.Now().UnixNano()
+	f.addPod("shop", "gone", "eeee6666")
+	f.addPod("shop", "gone", "eeee7777")
+	f.pods[5].State, f.pods[6].State = runtimeapi.PodSandboxState_SANDBOX_NOTREADY, runtimeapi.PodSandboxState_SANDBOX_NOTREADY
+	f.pods[6].CreatedAt = time.Now().UnixNano()
 	v := &view{pods: f.pods, containers: f.containers}
 	for _, c := range []struct{ name, arg, want string }{
 		{"namespace/name", "shop/web", "aabb2222"},
@@ -274,6 +278,7 @@ func TestFindingWhatANameMeans(t *testing.T) {
 		{"a name that two namespaces have", "web", "there is default/web and shop/web"},
 		{"a beginning that two IDs have", "aa", "2 IDs begin with it"},
 		{"of one name the ready one", "old", "dddd4444"},
+		{"of one name, none ready, the newest", "gone", "eeee7777"},
 		{"nothing like it", "nine", "there is none"},
 		{"a slip", "onee", `did you mean "one"`},
 		{"an empty name", "", "there is none"},
@@ -352,13 +357,14 @@ func TestExecShowsWhatWasWrittenAndEndsAsTheCommandDid(t *testing.T) {
 
 func TestStopGivesEveryContainerItsGrace(t *testing.T) {
 	f, address := serve(t)
-	f.addPod("default", "web", "aaaa1111", "server", "client")
+	f.addPod("default", "web", "aaaa1111", "server", "client", "done")
+	f.containers[2].State = runtimeapi.ContainerState_CONTAINER_EXITED
 	f.containers[1].Annotations = map[string]string{"io.kubernetes.pod.terminationGracePeriod": "5"}
 	got := do(t, address, "", "stop", "web")
 	if got.code != 0 || got.out != "pod/web stopped\n" {
 		t.Errorf("%+v", got)
 	}
-	if f.count("grace 30") != 1 || f.count("grace 5") != 1 || f.count("StopPodSandbox") != 1 {
+	if f.count("grace 30") != 1 || f.count("grace 5") != 1 || f.count("StopPodSandbox") != 1 || f.count("StopContainer") != 2 {
 		t.Errorf("calls: %q", f.calls)
 	}
 	if got := do(t, address, "", "stop", "-t", "0s", "web/server"); got.code != 0 || got.out != "container/server stopped\n" || f.count("grace 0") != 1 {
@@ -385,7 +391,7 @@ func TestRemovingAForeignPodTouchesNoDirectory(t *testing.T) {
 	for _, c := range []struct {
 		name, dir, marker string
 	}{
-		{"a directory that is not named by the UID", "precious", "uid-aaaa"},
+		{"a directory that is not named by the UID", "precious", "uid-precious"},
 		{"a directory without the marker", "uid-bbbb", ""},
 		{"a directory with another pod's marker", "uid-cccc", "uid-aaaa"},
 	} {

@@ -320,6 +320,9 @@ func (s *fakeFermata) LoadImage(stream fermatav1.Fermata_LoadImageServer) error 
 			return err
 		}
 		if message.Name != "" {
+			if name != "" {
+				return status.Error(codes.InvalidArgument, "the name came twice")
+			}
 			name = message.Name
 		}
 		if strings.HasPrefix(string(message.Chunk), "not an archive") {
