@@ -88,6 +88,27 @@ func TestRunStartsAPodInOrder(t *testing.T) {
 	}
 }
 
+func TestImagePullPolicyDecidesWhatIsPulled(t *testing.T) {
+	for _, c := range []struct {
+		image, policy string
+		pulls         int
+	}{
+		{"here:1", "", 0}, {"here:1", "IfNotPresent", 0}, {"here:1", "Never", 0}, {"here:1", "Always", 1},
+		{"here:latest", "", 1}, {"away:1", "", 1}, {"away:1", "Always", 1},
+	} {
+		t.Run(c.image+" "+c.policy, func(t *testing.T) {
+			f, address := serve(t)
+			f.addImage("here:1", "sha256:1")
+			f.addImage("here:latest", "sha256:2")
+			file, data := put(t, `{"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"}, "spec": {"containers": [
+				{"name": "a", "image": "`+c.image+`", "imagePullPolicy": "`+c.policy+`"}, {"name": "b", "image": "`+c.image+`", "imagePullPolicy": "`+c.policy+`"}]}}`)
+			if got := do(t, address, "", "run", "-f", file, "--data", data); got.code != 0 || f.count("PullImage") != c.pulls {
+				t.Errorf("%d pulls, want %d (two containers of one image are one pull); %+v", f.count("PullImage"), c.pulls, got)
+			}
+		})
+	}
+}
+
 func TestRunThatDoesNotSucceedSaysWhyAndWhatNow(t *testing.T) {
 	pod := func(spec string) string {
 		return "apiVersion: v1\nkind: Pod\nmetadata: {name: p, uid: u-1}\nspec: " + spec + "\n"
