@@ -21,8 +21,12 @@ const (
 	appendsNo
 )
 
-// maxLegacyOption bounds a mount option of filesystems still configured by one page of text: overlay below Linux 6.5.
-const maxLegacyOption = 3800
+const (
+	// maxOption is the longest value that fsconfig(2) takes.
+	maxOption = 255
+	// maxOldOptions bounds what mount(2) takes, a page, with room for other options.
+	maxOldOptions = 3500
+)
 
 // overlay stacks a rootfs as a detached mount.
 func (h *Handler) overlay(r engine.Rootfs) (*linux.FD, error) {
@@ -36,26 +40,22 @@ func (h *Handler) overlay(r engine.Rootfs) (*linux.FD, error) {
 		r.Lower = append(slices.Clone(r.Lower), h.skeleton)
 	}
 	known := h.appends.Load()
-	if known != appendsNo {
-		m, err := linux.NewMount("overlay", 0, overlayOptions(r, appendLayers(r.Lower))...)
-		if err == nil {
-			h.appends.Store(appendsYes)
-			return m, nil
-		}
-		if known == appendsYes || !errors.Is(err, syscall.EINVAL) { // EINVAL may also mean: no such option
-			return nil, err
-		}
+	if known == appendsNo {
+		return oldOverlay(r)
 	}
-	lower, keep, err := joinLayers(r.Lower)
-	defer linux.CloseAll(keep...)
-	if err != nil {
+	m, err := newOverlay(r)
+	if err == nil {
+		h.appends.Store(appendsYes)
+		return m, nil
+	}
+	if known == appendsYes || !errors.Is(err, syscall.EINVAL) { // EINVAL may also mean: no such option
 		return nil, err
 	}
-	m, err := linux.NewMount("overlay", 0, overlayOptions(r, []linux.Option{lower})...)
-	if err == nil {
+	if m, old := oldOverlay(r); old == nil {
 		h.appends.Store(appendsNo)
+		return m, nil
 	}
-	return m, err
+	return nil, err
 }
 
 func cloneReadOnly(dir string) (*linux.FD, error) {
@@ -75,48 +75,66 @@ func cloneReadOnly(dir string) (*linux.FD, error) {
 	return m, nil
 }
 
-func overlayOptions(r engine.Rootfs, lower []linux.Option) []linux.Option {
-	options := append([]linux.Option{{Key: "source", Value: "overlay"}}, lower...)
-	if r.Upper == "" {
-		return options
+// newOverlay gives the layers one by one, topmost first: no limit to their number, and no characters that mean something.
+func newOverlay(r engine.Rootfs) (*linux.FD, error) {
+	options := []linux.Option{{Key: "source", Value: "overlay"}}
+	for _, l := range r.Lower {
+		options = append(options, linux.Option{Key: "lowerdir+", Value: l})
 	}
-	options = append(options, linux.Option{Key: "upperdir", Value: r.Upper}, linux.Option{Key: "workdir", Value: r.Work})
-	if r.Volatile {
-		options = append(options, linux.Option{Key: "volatile"})
-	}
-	return options
-}
-
-// appendLayers gives the layers one by one, topmost first: no limit of length and no characters that mean something.
-func appendLayers(dirs []string) []linux.Option {
-	var out []linux.Option
-	for _, d := range dirs {
-		out = append(out, linux.Option{Key: "lowerdir+", Value: d})
-	}
-	return out
-}
-
-// joinLayers gives the layers in one option. If that is over the page that such kernels take, they go by descriptors' short names, which
-// must be kept until the filesystem exists.
-func joinLayers(dirs []string) (o linux.Option, keep []*linux.FD, err error) {
-	o.Key = "lowerdir"
-	escaped := make([]string, len(dirs))
-	for i, d := range dirs {
-		escaped[i] = strings.NewReplacer(`\`, `\\`, ":", `\:`).Replace(d)
-	}
-	if o.Value = strings.Join(escaped, ":"); len(o.Value) <= maxLegacyOption {
-		return o, nil, nil
-	}
-	for i, d := range dirs {
-		f, err := linux.OpenDir(d)
-		if err != nil {
-			return o, keep, err
+	if r.Upper != "" {
+		options = append(options, linux.Option{Key: "upperdir", Value: r.Upper}, linux.Option{Key: "workdir", Value: r.Work})
+		if r.Volatile {
+			options = append(options, linux.Option{Key: "volatile"})
 		}
-		keep = append(keep, f)
-		escaped[i] = f.Path()
 	}
-	o.Value = strings.Join(escaped, ":")
-	return o, keep, nil
+	for i, o := range options {
+		if len(o.Value) <= maxOption {
+			continue
+		}
+		d, err := linux.OpenDir(o.Value)
+		if err != nil {
+			return nil, err
+		}
+		defer d.Close()
+		options[i].Value = d.Path()
+	}
+	return linux.NewMount("overlay", 0, options...)
+}
+
+// oldOverlay is for kernels below 6.5, where all layers are one option: by mount(2), as fsconfig(2) would cut it at 255 bytes. What is
+// over a page of names goes by the short names of descriptors.
+func oldOverlay(r engine.Rootfs) (*linux.FD, error) {
+	target, rest := r.Lower[0], ""
+	if r.Upper != "" {
+		target = path.Dir(r.Upper)
+		rest = ",upperdir=" + escapeOption(r.Upper) + ",workdir=" + escapeOption(r.Work)
+		if r.Volatile {
+			rest += ",volatile"
+		}
+	}
+	return linux.NewMountOld("overlay", target, func() (string, []*linux.FD, error) {
+		names := make([]string, len(r.Lower))
+		for i, l := range r.Lower {
+			names[i] = escapeOption(l)
+		}
+		if lower := strings.Join(names, ":"); len(lower)+len(rest) < maxOldOptions {
+			return "lowerdir=" + lower + rest, nil, nil
+		}
+		var keep []*linux.FD
+		for i, l := range r.Lower {
+			d, err := linux.OpenDir(l)
+			if err != nil {
+				return "", keep, err
+			}
+			keep, names[i] = append(keep, d), d.Path()
+		}
+		return "lowerdir=" + strings.Join(names, ":") + rest, keep, nil
+	})
+}
+
+// escapeOption hides what separates options and layers.
+func escapeOption(s string) string {
+	return strings.NewReplacer(`\`, `\\`, ",", `\,`, ":", `\:`).Replace(s)
 }
 
 // makeSkeleton makes the places that nearly every container's mounts need.
