@@ -10,7 +10,6 @@ const (
 
 	oPath      = 0x200000
 	oDirectory = syscall.O_DIRECTORY
-	oNofollow  = syscall.O_NOFOLLOW
 	oCloexec   = syscall.O_CLOEXEC
 
 	resolveNoMagiclinks = 0x02
@@ -22,11 +21,9 @@ const (
 	moveMountFEmptyPath = 0x04
 	moveMountTEmptyPath = 0x40
 
-	fsopenCloexec     = 1
-	fsmountCloexec    = 1
-	fsconfigSetFlag   = 0
-	fsconfigSetString = 1
-	fsconfigCreate    = 6
+	fsopenCloexec  = 1
+	fsmountCloexec = 1
+	fsconfigCreate = 6
 
 	mntDetach = 2
 
@@ -38,10 +35,9 @@ const (
 	mountAttrNoAtime     = 0x10
 	mountAttrStrictAtime = 0x20
 
-	msUnbindable = 1 << 17
-	msPrivate    = 1 << 18
-	msSlave      = 1 << 19
-	msShared     = 1 << 20
+	msPrivate = 1 << 18
+	msSlave   = 1 << 19
+	msShared  = 1 << 20
 
 	prSetKeepCaps        = 8
 	prCapBSetDrop        = 24

@@ -113,12 +113,9 @@ func (a *assembly) podNursery(s *engine.Sandbox) error {
 }
 
 // filesystem makes a filesystem whose contents depend on the namespaces of the process that makes it; it returns the detached mount.
-func (a *assembly) filesystem(kind string, attributes int, flags ...string) launch.Slot {
+func (a *assembly) filesystem(kind string, attributes int) launch.Slot {
 	fs, mount := a.NewSlot(), a.NewSlot()
 	a.Do("open filesystem "+kind, launch.Fsopen, kind, fsopenCloexec).Save(fs)
-	for _, f := range flags {
-		a.Do("configure "+kind+": "+f, launch.Fsconfig, fs, fsconfigSetFlag, f, nil, 0)
-	}
 	a.Do("create filesystem "+kind, launch.Fsconfig, fs, fsconfigCreate, nil, nil, 0)
 	a.Do("mount filesystem "+kind, launch.Fsmount, fs, fsmountCloexec, attributes).Save(mount)
 	return mount
