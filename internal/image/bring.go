@@ -270,7 +270,7 @@ func (s *Store) appear(ctx context.Context, m *incoming, refs []store.LayerRef) 
 func (s *Store) enroll(r *store.Record, m *incoming) error {
 	s.mu.RLock()
 	old := s.images[r.ID]
-	sync := false
+	sync := old == nil
 	for _, ref := range r.Layers {
 		sync = sync || !s.layers[ref.Key].synced
 	}
@@ -292,28 +292,15 @@ func (s *Store) enroll(r *store.Record, m *incoming) error {
 	if err != nil {
 		return err
 	}
-	if err := s.disk.PutRecord(r, sync || old == nil); err != nil {
+	if err := s.disk.PutRecord(r, sync); err != nil {
 		return err
 	}
-	var staleBlob string
-	s.mu.Lock()
-	if old != nil {
-		s.countImages(old.record.Layers, -1)
-		if old.record.Manifest != r.Manifest {
-			staleBlob = old.record.Manifest
-		}
-	}
-	s.countImages(r.Layers, +1)
-	for _, ref := range r.Layers {
-		s.layers[ref.Key].synced = true
-	}
-	s.images[r.ID] = e
-	s.mu.Unlock()
+	s.replace(old, e)
 	if err := s.disk.Mend(r.ID); err != nil {
 		return err
 	}
-	if staleBlob != "" {
-		if err := s.disk.DeleteBlob(staleBlob); err != nil {
+	if old != nil && old.record.Manifest != r.Manifest {
+		if err := s.disk.DeleteBlob(old.record.Manifest); err != nil {
 			return err
 		}
 	}
@@ -323,6 +310,20 @@ func (s *Store) enroll(r *store.Record, m *incoming) error {
 		}
 	}
 	return nil
+}
+
+// replace takes a record just written into memory in place of the image's former one, nil if there was none; commit is held.
+func (s *Store) replace(old, e *entry) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if old != nil {
+		s.countImages(old.record.Layers, -1)
+	}
+	s.countImages(e.record.Layers, +1)
+	for _, ref := range e.record.Layers {
+		s.layers[ref.Key].synced = true
+	}
+	s.images[e.record.ID] = e
 }
 
 // rename changes an image's names; commit is held.

@@ -110,7 +110,17 @@ func Open(dir string) (*Store, error) {
 			return nil, err
 		}
 	}
-	return s, nil
+	return s, s.spread()
+}
+
+// spread has layers unpacked apart from one another and from what was deleted. They begin in tmp.
+func (s *Store) spread() error {
+	d, err := linux.Open(s.path("tmp"), os.O_RDONLY, 0)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	return d.SpreadSubdirectories()
 }
 
 // Dir is the store's directory.
