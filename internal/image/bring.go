@@ -210,29 +210,39 @@ func mountMerged(making *store.Making, dirs []string) (*linux.FD, error) {
 	}
 	var lowers []*linux.FD
 	defer func() { _ = linux.CloseAll(lowers...) }()
-	var each []linux.Option
-	var paths []string
 	for _, d := range dirs {
 		fd, err := linux.OpenDir(d)
 		if err != nil {
 			return nil, err
 		}
 		lowers = append(lowers, fd)
-		each = append(each, linux.Option{Key: "lowerdir+", Value: fd.Path()})
-		paths = append(paths, fd.Path())
 	}
 	rest := []linux.Option{{Key: "upperdir", Value: making.Dir()}, {Key: "workdir", Value: work}, {Key: "index", Value: "off"},
 		{Key: "metacopy", Value: "off"}, {Key: "volatile"}}
-	mounted, err := linux.NewMount("overlay", 0, append(each, rest...)...)
+	mounted, err := overlayOver(lowers, rest, true)
 	if err != nil {
-		// Before Linux 6.7 there is no lowerdir+; fsconfig(2) takes values up to 255 bytes, which is why paths are by descriptor.
-		older, err2 := linux.NewMount("overlay", 0, append([]linux.Option{{Key: "lowerdir", Value: strings.Join(paths, ":")}}, rest...)...)
+		older, err2 := overlayOver(lowers, rest, false)
 		if err2 != nil {
 			return nil, fmt.Errorf("merge %d layers: %w", len(dirs), err)
 		}
 		return older, nil
 	}
 	return mounted, nil
+}
+
+// overlayOver mounts overlayfs on directories, topmost first. Not oneByOne is for kernels before 6.7, which have no lowerdir+: all in one value, of which
+// fsconfig(2) takes 255 bytes; enough for about 14, because they are named by descriptor.
+func overlayOver(lowers []*linux.FD, rest []linux.Option, oneByOne bool) (*linux.FD, error) {
+	var each []linux.Option
+	var paths []string
+	for _, fd := range lowers {
+		each = append(each, linux.Option{Key: "lowerdir+", Value: fd.Path()})
+		paths = append(paths, fd.Path())
+	}
+	if !oneByOne {
+		each = []linux.Option{{Key: "lowerdir", Value: strings.Join(paths, ":")}}
+	}
+	return linux.NewMount("overlay", 0, append(each, rest...)...)
 }
 
 // appear makes an image, whose layers are there and pinned, visible under its name.

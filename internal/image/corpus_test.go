@@ -11,6 +11,8 @@ import (
 	"strings"
 	"testing"
 
+	"fermata/internal/image"
+	"fermata/internal/linux"
 	"fermata/internal/testkit/handmade"
 	"fermata/internal/testkit/registry"
 )
@@ -149,6 +151,34 @@ func TestMergedTreeIsThatOfUnpackingOneLayerAfterTheOther(t *testing.T) {
 func TestMergedTreesOfRandomStacksAreThoseOfUnpackingInTurn(t *testing.T) {
 	for seed := range uint64(60) {
 		t.Run(strconv.FormatUint(seed, 10), func(t *testing.T) { checkStack(t, randomStack(seed), handmade.Plain) })
+	}
+}
+
+func TestLayersMergeAlsoWhereTheKernelTakesThemOnlyAtOnce(t *testing.T) {
+	for _, oneByOne := range []bool{true, false} {
+		var lowers []*linux.FD
+		for i := range 10 {
+			dir := t.TempDir()
+			if err := os.WriteFile(filepath.Join(dir, "f"), []byte(strconv.Itoa(i)), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			fd, err := linux.OpenDir(dir)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer fd.Close()
+			lowers = append(lowers, fd)
+		}
+		m, err := image.OverlayOver(lowers, oneByOne)
+		if err != nil {
+			t.Fatalf("one by one %v: %v", oneByOne, err)
+		}
+		if b, err := os.ReadFile(m.Path() + "/f"); err != nil || string(b) != "0" {
+			t.Errorf("one by one %v: the topmost is %q, %v", oneByOne, b, err)
+		}
+		if err := m.Close(); err != nil {
+			t.Error(err)
+		}
 	}
 }
 
