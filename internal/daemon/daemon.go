@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	"google.golang.org/grpc"
@@ -99,6 +100,7 @@ func (p *parts) ended(what string, end func() error) {
 
 // makeDirectories makes the daemon's own, closed to everybody else (CVE-2021-41103, CVE-2024-25621), also where they existed with another mode.
 func (p *parts) makeDirectories(context.Context) error {
+	syscall.Umask(0o022) // what is made for containers must not depend on who started the daemon
 	for _, dir := range []string{p.cfg.Root, p.cfg.State, filepath.Join(p.cfg.Root, "pods"), filepath.Join(p.cfg.State, "pods")} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return err
@@ -137,7 +139,7 @@ func (p *parts) openStage(context.Context) (err error) {
 		return err
 	}
 	p.ended("stage", p.stage.Close)
-	if p.engine, err = native.New(native.Options{Stage: p.stage}); err != nil {
+	if p.engine, err = native.New(native.Options{Stage: p.stage, Skeleton: filepath.Join(p.cfg.Root, "skeleton")}); err != nil {
 		return err
 	}
 	p.ended("engine", p.engine.Close)
