@@ -52,8 +52,10 @@ func (s *Store) AddBuiltin(ref string, files map[string][]byte, cfg v1.Config) e
 
 // supersede removes pinned images of other tags of a repository.
 func (s *Store) supersede(r reference.Reference, id string) error {
-	s.commit.Lock()
-	defer s.commit.Unlock()
+	return s.removing(func() ([]string, error) { return s.dropSuperseded(r, id) })
+}
+
+func (s *Store) dropSuperseded(r reference.Reference, id string) (doomed []string, err error) {
 	s.mu.RLock()
 	var old []*entry
 	for _, e := range s.images {
@@ -64,11 +66,13 @@ func (s *Store) supersede(r reference.Reference, id string) error {
 	}
 	s.mu.RUnlock()
 	for _, e := range old {
-		if err := s.drop(e); err != nil {
-			return err
+		more, err := s.drop(e)
+		doomed = append(doomed, more...)
+		if err != nil {
+			return doomed, err
 		}
 	}
-	return nil
+	return doomed, nil
 }
 
 // builtin makes an image of files, the same for the same files.

@@ -2,6 +2,7 @@ package image
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -26,18 +27,35 @@ func (s *Store) Hold(imageID, user string) error {
 
 // Release ends a user's hold; one that holds nothing is no error. If the image was removed meanwhile, its space is free on return.
 func (s *Store) Release(user string) error {
+	return s.removing(func() ([]string, error) {
+		s.mu.Lock()
+		id, ok := s.holds[user]
+		delete(s.holds, user)
+		e := s.images[id]
+		gone := ok && e != nil && e.record.Removed && !s.held(id)
+		s.mu.Unlock()
+		if !gone {
+			return nil, nil
+		}
+		return s.drop(e)
+	})
+}
+
+// removing holds commit while do makes things disappear, and deletes what is left of them afterwards: that takes long, and others may go on.
+func (s *Store) removing(do func() (doomed []string, err error)) error {
 	s.commit.Lock()
-	defer s.commit.Unlock()
-	s.mu.Lock()
-	id, ok := s.holds[user]
-	delete(s.holds, user)
-	e := s.images[id]
-	gone := ok && e != nil && e.record.Removed && !s.held(id)
-	s.mu.Unlock()
-	if !gone {
-		return nil
+	doomed, err := do()
+	s.commit.Unlock()
+	return errors.Join(err, s.discard(doomed))
+}
+
+func (s *Store) discard(doomed []string) error {
+	for _, d := range doomed {
+		if err := s.disk.Discard(d); err != nil {
+			return fmt.Errorf("remove layer: %w", err)
+		}
 	}
-	return s.drop(e)
+	return nil
 }
 
 // held says whether somebody holds an image; mu is held.
@@ -58,8 +76,10 @@ func (s *Store) Collect(ctx context.Context) error {
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
-	s.commit.Lock()
-	defer s.commit.Unlock()
+	return s.removing(func() ([]string, error) { return s.dropForgotten(ctx) })
+}
+
+func (s *Store) dropForgotten(ctx context.Context) (doomed []string, err error) {
 	s.mu.RLock()
 	var gone []*entry
 	for id, e := range s.images {
@@ -70,42 +90,47 @@ func (s *Store) Collect(ctx context.Context) error {
 	s.mu.RUnlock()
 	for _, e := range gone {
 		if err := ctx.Err(); err != nil {
-			return err
+			return doomed, err
 		}
-		if err := s.drop(e); err != nil {
-			return err
+		more, err := s.drop(e)
+		doomed = append(doomed, more...)
+		if err != nil {
+			return doomed, err
 		}
 	}
-	return nil
+	return doomed, nil
 }
 
 // Remove removes an image with all its tags and digests, whichever names it. Its space, except layers that other images share, is free on return. One that
 // is not there is no error. One that is held disappears, but its layers stay until the last [Store.Release]. A pinned one is FailedPrecondition.
 func (s *Store) Remove(ctx context.Context, ref string) error {
-	s.commit.Lock()
-	defer s.commit.Unlock()
-	s.mu.RLock()
-	e, err := s.find(ref)
-	s.mu.RUnlock()
-	if errs.Is(err, errs.NotFound) {
-		return nil
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("remove image %q: %w", ref, err)
 	}
-	if err != nil {
-		return err
-	}
-	if e.record.Pinned {
-		return errs.New(errs.FailedPrecondition, "remove image %q: it is part of fermata", ref)
-	}
-	return s.drop(e)
+	return s.removing(func() ([]string, error) {
+		s.mu.RLock()
+		e, err := s.find(ref)
+		s.mu.RUnlock()
+		if errs.Is(err, errs.NotFound) {
+			return nil, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		if e.record.Pinned {
+			return nil, errs.New(errs.FailedPrecondition, "remove image %q: it is part of fermata", ref)
+		}
+		return s.drop(e)
+	})
 }
 
-// drop makes an image go, and everything that only it needs; commit is held. If somebody began to hold it just now, it only disappears.
-func (s *Store) drop(e *entry) error {
+// drop makes an image go, and everything that only it needs; commit is held. What it returns is to be discarded. An image that is held only disappears.
+func (s *Store) drop(e *entry) (doomed []string, err error) {
 	id := e.record.ID
 	s.mu.Lock()
 	if s.held(id) {
 		s.mu.Unlock()
-		return s.hide(e)
+		return nil, s.hide(e)
 	}
 	delete(s.images, id)
 	s.mu.Unlock()
@@ -113,7 +138,7 @@ func (s *Store) drop(e *entry) error {
 		s.mu.Lock()
 		s.images[id] = e
 		s.mu.Unlock()
-		return fmt.Errorf("remove image %s: %w", id, err)
+		return nil, fmt.Errorf("remove image %s: %w", id, err)
 	}
 	s.mu.Lock()
 	var needed []string
@@ -125,11 +150,11 @@ func (s *Store) drop(e *entry) error {
 	for _, b := range blobsOf(e.record) {
 		if !slices.Contains(needed, b) {
 			if err := s.disk.DeleteBlob(b); err != nil {
-				return fmt.Errorf("remove image %s: %w", id, err)
+				return nil, fmt.Errorf("remove image %s: %w", id, err)
 			}
 		}
 	}
-	return s.free(e.record.Layers)
+	return s.detach(e.record.Layers)
 }
 
 // hide makes an image disappear whose layers are still in use; commit is held.
@@ -156,28 +181,27 @@ func (s *Store) countImages(refs []store.LayerRef, n int) {
 
 // free removes those of some layers that nobody needs any more.
 func (s *Store) free(refs []store.LayerRef) error {
-	var doomed []string
-	s.mu.Lock()
+	doomed, err := s.detach(refs)
+	return errors.Join(err, s.discard(doomed))
+}
+
+// detach makes those of some layers disappear that nobody needs any more, and returns what is to be discarded.
+func (s *Store) detach(refs []store.LayerRef) (doomed []string, err error) {
+	s.mu.Lock() // over the renaming too, so that nobody finds a layer half gone
+	defer s.mu.Unlock()
 	for _, ref := range refs {
 		l := s.layers[ref.Key]
 		if l == nil || l.images > 0 || l.pins > 0 {
 			continue
 		}
-		away, err := s.disk.TakeLayer(ref.Key) // with mu held, so that nobody finds it half gone
+		away, err := s.disk.TakeLayer(ref.Key)
 		if err != nil {
-			s.mu.Unlock()
-			return fmt.Errorf("remove layer %s: %w", ref.Key, err)
+			return doomed, fmt.Errorf("remove layer %s: %w", ref.Key, err)
 		}
 		delete(s.layers, ref.Key)
 		if away != "" {
 			doomed = append(doomed, away)
 		}
 	}
-	s.mu.Unlock()
-	for _, d := range doomed {
-		if err := s.disk.Discard(d); err != nil {
-			return fmt.Errorf("remove layer: %w", err)
-		}
-	}
-	return nil
+	return doomed, nil
 }
