@@ -101,6 +101,9 @@ func (noImages) Remove(context.Context, string) error { return nil }
 func (noImages) Usage() (uint64, uint64, error)       { return 1, 1, nil }
 func (noImages) Root() string                         { return "/" }
 func (noImages) Pull(_ context.Context, p image.Pull) (string, error) {
+	if p.Ref == "away" {
+		return "", errs.As(errs.Unavailable, fmt.Errorf("%w: connection refused", image.ErrRegistryUnavailable))
+	}
 	return "", errs.New(errs.InvalidArgument, "pull %q", p.Ref)
 }
 
@@ -203,6 +206,15 @@ func TestStatusSaysWhatIsNotReady(t *testing.T) {
 	driver, err := client.RuntimeConfig(t.Context(), &runtimeapi.RuntimeConfigRequest{})
 	if err != nil || driver.GetLinux().GetCgroupDriver() != runtimeapi.CgroupDriver_CGROUPFS {
 		t.Errorf("cgroup driver %v, %v: an empty answer would mean systemd", driver, err)
+	}
+}
+
+// The kubelet shows RegistryUnavailable as the pod's reason only if the text begins so and the code is Unknown (GEN-6).
+func TestARegistryThatIsAwayIsToldAsTheKubeletKnowsIt(t *testing.T) {
+	client := runtimeapi.NewImageServiceClient(serve(t))
+	_, err := client.PullImage(t.Context(), &runtimeapi.PullImageRequest{Image: &runtimeapi.ImageSpec{Image: "away"}})
+	if s := status.Convert(err); s.Code() != codes.Unknown || !strings.HasPrefix(s.Message(), "RegistryUnavailable") {
+		t.Errorf("told %v %q", s.Code(), s.Message())
 	}
 }
 

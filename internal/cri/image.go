@@ -2,11 +2,14 @@ package cri
 
 import (
 	"context"
+	"errors"
 	"strconv"
 	"strings"
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"fermata/internal/errs"
@@ -83,6 +86,10 @@ func (i *imageCalls) PullImage(ctx context.Context, req *runtimeapi.PullImageReq
 		return nil, err
 	}
 	id, err := i.images.Pull(ctx, image.Pull{Ref: req.GetImage().GetImage(), Credentials: credentials(req.GetAuth())})
+	if errors.Is(err, image.ErrRegistryUnavailable) {
+		// The kubelet knows this failure by the first word of the text, and takes a text as it is only from code Unknown (GEN-6).
+		return nil, status.Error(codes.Unknown, err.Error())
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -109,6 +109,14 @@ func (p *parts) makeDirectories(context.Context) error {
 			return err
 		}
 	}
+	pods, err := linux.Open(filepath.Join(p.cfg.Root, "pods"), os.O_RDONLY, 0)
+	if err != nil {
+		return err
+	}
+	defer pods.Close()
+	if err := pods.SpreadSubdirectories(); err != nil { // pods come and go: ext4 would look through the deleted ones' inodes
+		return err
+	}
 	return linux.HideFromDebuggers()
 }
 
@@ -152,6 +160,9 @@ func (p *parts) openImages(context.Context) (err error) {
 		return err
 	}
 	p.ended("images", p.images.Close)
+	for _, problem := range p.images.Problems() {
+		p.log.Error("an image is not what it was", "problem", problem)
+	}
 	return p.images.AddBuiltin(pauseName(), map[string][]byte{"pause": launch.PauseELF(launch.Native())}, pauseConfig())
 }
 
