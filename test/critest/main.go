@@ -17,11 +17,14 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
 
+	"fermata/internal/testkit/cri"
 	"fermata/internal/testkit/images"
+	"fermata/internal/testkit/machine"
 	"fermata/internal/testkit/node"
 	"fermata/internal/testkit/tools"
 )
@@ -31,7 +34,7 @@ import (
 const upstreamDigest = "sha256:9700f9a2f5bf2c45f2f605a0bd3bce7cf37420ec9d3ed50ac2758413308766bf"
 
 type options struct {
-	runtime, focus, dir, list, binary string
+	runtime, focus, dir, list, binary, seed string
 }
 
 func main() {
@@ -41,6 +44,7 @@ func main() {
 	flag.StringVar(&o.dir, "dir", "", "directory for everything (a temporary one, removed after success)")
 	flag.StringVar(&o.list, "list", "", "the list (test/critest/not-yet.txt, or containerd.txt for the peer)")
 	flag.StringVar(&o.binary, "binary", "", "the fermata to test (bin/fermata)")
+	flag.StringVar(&o.seed, "seed", "1", "decides the order of the specs")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
@@ -116,13 +120,41 @@ func suite(ctx context.Context, o options) (_ []spec, err error) {
 		defer cancel()
 		err = errors.Join(err, n.Stop(stopCtx))
 	}()
+	// One pod's life first: the bridge and the cgroup that it brings stay.
+	first, err := n.CRI.RunPod(ctx, cri.PodConfig("first", ""))
+	if err == nil {
+		err = n.CRI.RemovePod(ctx, first)
+	}
+	if err != nil {
+		return nil, err
+	}
 	if err := pull(ctx, n, images.Names(registry.Images)); err != nil {
+		return nil, err
+	}
+	before, err := machine.Take(n.Scope())
+	if err != nil {
 		return nil, err
 	}
 	began = time.Now()
 	report, err := execute(ctx, o, program, n)
 	fmt.Printf("suite ran: %.1f s\n", time.Since(began).Seconds())
-	return report, err
+	if err != nil || n.Kind != "fermata" {
+		return report, err
+	}
+	return report, checkNothingLeft(ctx, n, before)
+}
+
+// checkNothingLeft removes the pods that the suite did not (it aims to) and looks for what the others left.
+func checkNothingLeft(ctx context.Context, n *node.Node, before *machine.Snapshot) error {
+	if err := n.CRI.RemoveAll(ctx); err != nil {
+		return err
+	}
+	left, err := before.Left(ctx)
+	left = slices.DeleteFunc(left, func(what string) bool { return strings.HasPrefix(what, "descriptors:") }) // pools grow
+	if len(left) != 0 {
+		err = fmt.Errorf("left on the machine:\n%s", strings.Join(left, "\n"))
+	}
+	return err
 }
 
 // pull fetches the images that containers run beforehand, so that no spec's time limit includes it.
@@ -165,7 +197,7 @@ func execute(ctx context.Context, o options, program string, n *node.Node) ([]sp
 	report := filepath.Join(o.dir, "report.json")
 	args := []string{
 		"--runtime-endpoint", n.Endpoint, "--config", filepath.Join(o.dir, "no-crictl.yaml"),
-		"--ginkgo.json-report", report, "--ginkgo.no-color", "--ginkgo.timeout", "40m", "--ginkgo.seed", "1",
+		"--ginkgo.json-report", report, "--ginkgo.no-color", "--ginkgo.timeout", "40m", "--ginkgo.seed", o.seed,
 		"--ginkgo.poll-progress-after", "2m",
 	}
 	if o.focus != "" {
