@@ -86,12 +86,25 @@ func dispatch(ctx context.Context, args []string, env Env) error {
 	case rest[0] == "help":
 		return help(env, rest[1:])
 	default:
+		rest = withoutNoun(rest)
 		cmd := find(rest[0])
 		if cmd == nil {
 			return misused("command %q: unknown%s; `fermata --help` lists them", rest[0], suggest.DidYouMean(rest[0], names()))
 		}
 		return runCommand(ctx, cmd, rest[1:], global, env)
 	}
+}
+
+// withoutNoun takes the forms that people bring along ("image load", "image ls") for the commands they mean.
+func withoutNoun(words []string) []string {
+	if words[0] != "image" || len(words) < 2 {
+		return words
+	}
+	verb := words[1]
+	if known, ok := map[string]string{"ls": "images", "list": "images", "rm": "rmi", "remove": "rmi", "inspect": "inspect"}[verb]; ok {
+		verb = known
+	}
+	return append([]string{verb}, words[2:]...)
 }
 
 func runCommand(ctx context.Context, cmd *command, args []string, global *globals, env Env) error {

@@ -7,10 +7,15 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/spf13/pflag"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	fermatav1 "fermata/api/fermata/v1"
 )
 
 var pullCommand = command{
@@ -45,42 +50,104 @@ func (s *session) credentials(user string, fromStdin bool) (*runtimeapi.AuthConf
 	return &runtimeapi.AuthConfig{Username: user, Password: strings.TrimRight(line, "\r\n")}, nil
 }
 
-// pull fetches an image, shows how long it takes, and returns its reference for the container's config.
+// pull fetches an image, shows how far it is, and returns its reference for the container's config.
 func (s *session) pull(ctx context.Context, ref string, auth *runtimeapi.AuthConfig) (string, error) {
-	client, err := s.images(ctx)
-	if err != nil {
-		return "", err
-	}
 	begun := time.Now()
-	stop := s.progress("pulling " + ref)
-	answer, err := client.PullImage(ctx, &runtimeapi.PullImageRequest{
-		Image: &runtimeapi.ImageSpec{Image: ref, UserSpecifiedImage: ref}, Auth: auth,
-	})
-	stop()
+	id, err := s.pullWatched(ctx, ref, auth)
+	if status.Code(err) == codes.Unimplemented { // another runtime: it can pull, but not tell of it
+		id, err = s.pullBlind(ctx, ref, auth)
+	}
 	if err != nil {
 		return "", fmt.Errorf("pull %s: %w", ref, err)
 	}
 	took := time.Since(begun)
+	client, err := s.images(ctx)
+	if err != nil {
+		return "", err
+	}
 	size := ""
-	if status, err := client.ImageStatus(ctx, &runtimeapi.ImageStatusRequest{Image: &runtimeapi.ImageSpec{Image: answer.ImageRef}}); err == nil && status.Image != nil {
+	if status, err := client.ImageStatus(ctx, &runtimeapi.ImageStatusRequest{Image: &runtimeapi.ImageSpec{Image: id}}); err == nil && status.Image != nil {
 		size = ", " + bytesText(status.Image.Size) + " unpacked"
 	}
 	fmt.Fprintf(s.Stderr, "pulled %s in %s%s\n", ref, seconds(took), size)
-	return answer.ImageRef, nil
+	return id, nil
+}
+
+// pullWatched pulls by fermata.v1, which tells how far it is.
+func (s *session) pullWatched(ctx context.Context, ref string, auth *runtimeapi.AuthConfig) (string, error) {
+	client, err := s.fermata(ctx)
+	if err != nil {
+		return "", err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stream, err := client.PullImage(ctx, &fermatav1.PullImageRequest{Image: ref, Username: auth.GetUsername(), Password: auth.GetPassword()})
+	if err != nil {
+		return "", err
+	}
+	var at atomic.Pointer[fermatav1.PullImageResponse]
+	begun := time.Now()
+	stop := s.redraw(func() string { return pullLine(ref, at.Load(), time.Since(begun)) })
+	defer stop()
+	for {
+		m, err := stream.Recv()
+		if err != nil {
+			return "", err
+		}
+		if m.GetId() != "" {
+			return m.GetId(), nil
+		}
+		at.Store(m)
+	}
+}
+
+// pullBlind pulls by CRI.
+func (s *session) pullBlind(ctx context.Context, ref string, auth *runtimeapi.AuthConfig) (string, error) {
+	client, err := s.images(ctx)
+	if err != nil {
+		return "", err
+	}
+	stop := s.progress("pulling " + ref)
+	defer stop()
+	answer, err := client.PullImage(ctx, &runtimeapi.PullImageRequest{
+		Image: &runtimeapi.ImageSpec{Image: ref, UserSpecifiedImage: ref}, Auth: auth,
+	})
+	return answer.GetImageRef(), err
+}
+
+// barWidth is how many characters the bar of a pull has.
+const barWidth = 30
+
+// pullLine draws a pull: a bar, bytes, layers and rate, or the time alone until it is known how much there is.
+func pullLine(ref string, at *fermatav1.PullImageResponse, since time.Duration) string {
+	if at.GetTotal() == 0 {
+		return fmt.Sprintf("pulling %s … %s", ref, seconds(since))
+	}
+	got := min(at.GetBytes(), at.GetTotal())
+	full := int(got * barWidth / at.GetTotal())
+	bar := strings.Repeat("█", full) + strings.Repeat("░", barWidth-full)
+	rate := bytesText(uint64(float64(got) / max(since.Seconds(), 0.001)))
+	return fmt.Sprintf("%s %s %3d%%  %s of %s, %d of %d layers, %s/s",
+		ref, bar, got*100/at.GetTotal(), bytesText(got), bytesText(at.GetTotal()), at.GetLayers(), at.GetLayersTotal(), rate)
 }
 
 func seconds(d time.Duration) string { return fmt.Sprintf("%.1fs", d.Seconds()) }
 
-// progress redraws one line on a terminal until the returned function is called; elsewhere it shows nothing. CRI says nothing of
-// how far a pull is, so the time is all there is to show.
+// progress shows what is being done and for how long, until the returned function is called.
 func (s *session) progress(what string) (stop func()) {
+	begun := time.Now()
+	return s.redraw(func() string { return fmt.Sprintf("%s … %s", what, seconds(time.Since(begun))) })
+}
+
+// redraw shows one line on a terminal, drawn anew ten times a second until the returned function is called; elsewhere it shows nothing.
+func (s *session) redraw(line func() string) (stop func()) {
 	if !s.Terminal {
 		return func() {}
 	}
 	quit, done := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(done)
-		begun, tick := time.Now(), time.NewTicker(100*time.Millisecond)
+		tick := time.NewTicker(100 * time.Millisecond)
 		defer tick.Stop()
 		for {
 			select {
@@ -88,7 +155,7 @@ func (s *session) progress(what string) (stop func()) {
 				fmt.Fprint(s.Stderr, "\r\x1b[K")
 				return
 			case <-tick.C:
-				fmt.Fprintf(s.Stderr, "\r%s … %s\x1b[K", what, seconds(time.Since(begun)))
+				fmt.Fprintf(s.Stderr, "\r%s\x1b[K", line())
 			}
 		}
 	}()

@@ -84,6 +84,24 @@ func (s *service) ExportImage(req *fermatav1.ExportImageRequest, out grpc.Server
 	}))
 }
 
+// PullImage fetches an image and tells how far it is.
+func (s *service) PullImage(req *fermatav1.PullImageRequest, out grpc.ServerStreamingServer[fermatav1.PullImageResponse]) error {
+	p := image.Pull{Ref: req.GetImage(), Progress: func(at image.Progress) {
+		// A client that does not read ends with its stream's context, which ends the pull; there is nothing to do about it here.
+		_ = out.Send(&fermatav1.PullImageResponse{
+			Bytes: uint64(at.Bytes), Total: uint64(at.Total), Layers: uint32(at.Layers), LayersTotal: uint32(at.LayersTotal),
+		})
+	}}
+	if req.GetUsername() != "" || req.GetPassword() != "" {
+		p.Credentials = &image.Credentials{Username: req.GetUsername(), Password: req.GetPassword()}
+	}
+	id, err := s.images.Pull(out.Context(), p)
+	if err != nil {
+		return err
+	}
+	return out.Send(&fermatav1.PullImageResponse{Id: id})
+}
+
 // sender is an io.Writer over messages.
 type sender func([]byte) error
 

@@ -1,4 +1,4 @@
-// fermata.v1 is what CRI has no word for. It is served on the same socket as CRI v1; `fermata load` and `fermata version` speak it.
+// fermata.v1 is what CRI has no word for. It is served on the same socket as CRI v1; `fermata pull`, `load`, `save` and `version` speak it.
 //
 // After a change run `make generate`; `make check` compares what is committed with what the tools make of this file.
 
@@ -249,6 +249,147 @@ func (x *LoadImageResponse) GetIds() []string {
 	return nil
 }
 
+type PullImageRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// A name as a person writes it: "busybox", "registry.example.com/app:1.2", "app@sha256:…".
+	Image string `protobuf:"bytes,1,opt,name=image,proto3" json:"image,omitempty"`
+	// What the registry is shown; both empty = nothing.
+	Username      string `protobuf:"bytes,2,opt,name=username,proto3" json:"username,omitempty"`
+	Password      string `protobuf:"bytes,3,opt,name=password,proto3" json:"password,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PullImageRequest) Reset() {
+	*x = PullImageRequest{}
+	mi := &file_fermata_v1_fermata_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PullImageRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PullImageRequest) ProtoMessage() {}
+
+func (x *PullImageRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_fermata_v1_fermata_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PullImageRequest.ProtoReflect.Descriptor instead.
+func (*PullImageRequest) Descriptor() ([]byte, []int) {
+	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *PullImageRequest) GetImage() string {
+	if x != nil {
+		return x.Image
+	}
+	return ""
+}
+
+func (x *PullImageRequest) GetUsername() string {
+	if x != nil {
+		return x.Username
+	}
+	return ""
+}
+
+func (x *PullImageRequest) GetPassword() string {
+	if x != nil {
+		return x.Password
+	}
+	return ""
+}
+
+type PullImageResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Compressed bytes received, and those of all layers that were missing; 0 until the manifest has said.
+	Bytes uint64 `protobuf:"varint,1,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	Total uint64 `protobuf:"varint,2,opt,name=total,proto3" json:"total,omitempty"`
+	// Layers unpacked, of how many.
+	Layers      uint32 `protobuf:"varint,3,opt,name=layers,proto3" json:"layers,omitempty"`
+	LayersTotal uint32 `protobuf:"varint,4,opt,name=layers_total,json=layersTotal,proto3" json:"layers_total,omitempty"`
+	// The image's ID (sha256:…), in the last message only.
+	Id            string `protobuf:"bytes,5,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PullImageResponse) Reset() {
+	*x = PullImageResponse{}
+	mi := &file_fermata_v1_fermata_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PullImageResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PullImageResponse) ProtoMessage() {}
+
+func (x *PullImageResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_fermata_v1_fermata_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PullImageResponse.ProtoReflect.Descriptor instead.
+func (*PullImageResponse) Descriptor() ([]byte, []int) {
+	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *PullImageResponse) GetBytes() uint64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *PullImageResponse) GetTotal() uint64 {
+	if x != nil {
+		return x.Total
+	}
+	return 0
+}
+
+func (x *PullImageResponse) GetLayers() uint32 {
+	if x != nil {
+		return x.Layers
+	}
+	return 0
+}
+
+func (x *PullImageResponse) GetLayersTotal() uint32 {
+	if x != nil {
+		return x.LayersTotal
+	}
+	return 0
+}
+
+func (x *PullImageResponse) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
 type ExportImageRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// A tag, digest, ID or unique prefix of an ID.
@@ -259,7 +400,7 @@ type ExportImageRequest struct {
 
 func (x *ExportImageRequest) Reset() {
 	*x = ExportImageRequest{}
-	mi := &file_fermata_v1_fermata_proto_msgTypes[4]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -271,7 +412,7 @@ func (x *ExportImageRequest) String() string {
 func (*ExportImageRequest) ProtoMessage() {}
 
 func (x *ExportImageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fermata_v1_fermata_proto_msgTypes[4]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -284,7 +425,7 @@ func (x *ExportImageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExportImageRequest.ProtoReflect.Descriptor instead.
 func (*ExportImageRequest) Descriptor() ([]byte, []int) {
-	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{4}
+	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ExportImageRequest) GetImage() string {
@@ -304,7 +445,7 @@ type ExportImageResponse struct {
 
 func (x *ExportImageResponse) Reset() {
 	*x = ExportImageResponse{}
-	mi := &file_fermata_v1_fermata_proto_msgTypes[5]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -316,7 +457,7 @@ func (x *ExportImageResponse) String() string {
 func (*ExportImageResponse) ProtoMessage() {}
 
 func (x *ExportImageResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fermata_v1_fermata_proto_msgTypes[5]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -329,7 +470,7 @@ func (x *ExportImageResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExportImageResponse.ProtoReflect.Descriptor instead.
 func (*ExportImageResponse) Descriptor() ([]byte, []int) {
-	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{5}
+	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ExportImageResponse) GetChunk() []byte {
@@ -359,14 +500,25 @@ const file_fermata_v1_fermata_proto_rawDesc = "" +
 	"\n" +
 	"references\x18\x01 \x03(\tR\n" +
 	"references\x12\x10\n" +
-	"\x03ids\x18\x02 \x03(\tR\x03ids\"*\n" +
+	"\x03ids\x18\x02 \x03(\tR\x03ids\"e\n" +
+	"\x10PullImageRequest\x12\x14\n" +
+	"\x05image\x18\x01 \x01(\tR\x05image\x12\x1a\n" +
+	"\busername\x18\x02 \x01(\tR\busername\x12\x1f\n" +
+	"\bpassword\x18\x03 \x01(\tB\x03\x80\x01\x01R\bpassword\"\x8a\x01\n" +
+	"\x11PullImageResponse\x12\x14\n" +
+	"\x05bytes\x18\x01 \x01(\x04R\x05bytes\x12\x14\n" +
+	"\x05total\x18\x02 \x01(\x04R\x05total\x12\x16\n" +
+	"\x06layers\x18\x03 \x01(\rR\x06layers\x12!\n" +
+	"\flayers_total\x18\x04 \x01(\rR\vlayersTotal\x12\x0e\n" +
+	"\x02id\x18\x05 \x01(\tR\x02id\"*\n" +
 	"\x12ExportImageRequest\x12\x14\n" +
 	"\x05image\x18\x01 \x01(\tR\x05image\"+\n" +
 	"\x13ExportImageResponse\x12\x14\n" +
-	"\x05chunk\x18\x01 \x01(\fR\x05chunk2\xeb\x01\n" +
+	"\x05chunk\x18\x01 \x01(\fR\x05chunk2\xb7\x02\n" +
 	"\aFermata\x12B\n" +
 	"\aVersion\x12\x1a.fermata.v1.VersionRequest\x1a\x1b.fermata.v1.VersionResponse\x12J\n" +
-	"\tLoadImage\x12\x1c.fermata.v1.LoadImageRequest\x1a\x1d.fermata.v1.LoadImageResponse(\x01\x12P\n" +
+	"\tLoadImage\x12\x1c.fermata.v1.LoadImageRequest\x1a\x1d.fermata.v1.LoadImageResponse(\x01\x12J\n" +
+	"\tPullImage\x12\x1c.fermata.v1.PullImageRequest\x1a\x1d.fermata.v1.PullImageResponse0\x01\x12P\n" +
 	"\vExportImage\x12\x1e.fermata.v1.ExportImageRequest\x1a\x1f.fermata.v1.ExportImageResponse0\x01B\"Z fermata/api/fermata/v1;fermatav1b\x06proto3"
 
 var (
@@ -381,24 +533,28 @@ func file_fermata_v1_fermata_proto_rawDescGZIP() []byte {
 	return file_fermata_v1_fermata_proto_rawDescData
 }
 
-var file_fermata_v1_fermata_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
+var file_fermata_v1_fermata_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
 var file_fermata_v1_fermata_proto_goTypes = []any{
 	(*VersionRequest)(nil),      // 0: fermata.v1.VersionRequest
 	(*VersionResponse)(nil),     // 1: fermata.v1.VersionResponse
 	(*LoadImageRequest)(nil),    // 2: fermata.v1.LoadImageRequest
 	(*LoadImageResponse)(nil),   // 3: fermata.v1.LoadImageResponse
-	(*ExportImageRequest)(nil),  // 4: fermata.v1.ExportImageRequest
-	(*ExportImageResponse)(nil), // 5: fermata.v1.ExportImageResponse
+	(*PullImageRequest)(nil),    // 4: fermata.v1.PullImageRequest
+	(*PullImageResponse)(nil),   // 5: fermata.v1.PullImageResponse
+	(*ExportImageRequest)(nil),  // 6: fermata.v1.ExportImageRequest
+	(*ExportImageResponse)(nil), // 7: fermata.v1.ExportImageResponse
 }
 var file_fermata_v1_fermata_proto_depIdxs = []int32{
 	0, // 0: fermata.v1.Fermata.Version:input_type -> fermata.v1.VersionRequest
 	2, // 1: fermata.v1.Fermata.LoadImage:input_type -> fermata.v1.LoadImageRequest
-	4, // 2: fermata.v1.Fermata.ExportImage:input_type -> fermata.v1.ExportImageRequest
-	1, // 3: fermata.v1.Fermata.Version:output_type -> fermata.v1.VersionResponse
-	3, // 4: fermata.v1.Fermata.LoadImage:output_type -> fermata.v1.LoadImageResponse
-	5, // 5: fermata.v1.Fermata.ExportImage:output_type -> fermata.v1.ExportImageResponse
-	3, // [3:6] is the sub-list for method output_type
-	0, // [0:3] is the sub-list for method input_type
+	4, // 2: fermata.v1.Fermata.PullImage:input_type -> fermata.v1.PullImageRequest
+	6, // 3: fermata.v1.Fermata.ExportImage:input_type -> fermata.v1.ExportImageRequest
+	1, // 4: fermata.v1.Fermata.Version:output_type -> fermata.v1.VersionResponse
+	3, // 5: fermata.v1.Fermata.LoadImage:output_type -> fermata.v1.LoadImageResponse
+	5, // 6: fermata.v1.Fermata.PullImage:output_type -> fermata.v1.PullImageResponse
+	7, // 7: fermata.v1.Fermata.ExportImage:output_type -> fermata.v1.ExportImageResponse
+	4, // [4:8] is the sub-list for method output_type
+	0, // [0:4] is the sub-list for method input_type
 	0, // [0:0] is the sub-list for extension type_name
 	0, // [0:0] is the sub-list for extension extendee
 	0, // [0:0] is the sub-list for field type_name
@@ -415,7 +571,7 @@ func file_fermata_v1_fermata_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_fermata_v1_fermata_proto_rawDesc), len(file_fermata_v1_fermata_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   6,
+			NumMessages:   8,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -1,4 +1,4 @@
-// fermata.v1 is what CRI has no word for. It is served on the same socket as CRI v1; `fermata load` and `fermata version` speak it.
+// fermata.v1 is what CRI has no word for. It is served on the same socket as CRI v1; `fermata pull`, `load`, `save` and `version` speak it.
 //
 // After a change run `make generate`; `make check` compares what is committed with what the tools make of this file.
 
@@ -25,6 +25,7 @@ const _ = grpc.SupportPackageIsVersion9
 const (
 	Fermata_Version_FullMethodName     = "/fermata.v1.Fermata/Version"
 	Fermata_LoadImage_FullMethodName   = "/fermata.v1.Fermata/LoadImage"
+	Fermata_PullImage_FullMethodName   = "/fermata.v1.Fermata/PullImage"
 	Fermata_ExportImage_FullMethodName = "/fermata.v1.Fermata/ExportImage"
 )
 
@@ -37,6 +38,9 @@ type FermataClient interface {
 	// LoadImage stores the images of an archive sent in pieces. Nothing is stored when the call fails or the stream breaks.
 	// InvalidArgument: not an archive fermata can read.
 	LoadImage(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[LoadImageRequest, LoadImageResponse], error)
+	// PullImage fetches an image as CRI's PullImage does, and tells on the way how far it is. The last message has the ID.
+	// InvalidArgument: a name that cannot be. NotFound, PermissionDenied: as the registry says. Unavailable: the registry is away.
+	PullImage(ctx context.Context, in *PullImageRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[PullImageResponse], error)
 	// ExportImage sends one image as an OCI image layout in a tar stream.
 	// NotFound: no such image.
 	ExportImage(ctx context.Context, in *ExportImageRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ExportImageResponse], error)
@@ -73,9 +77,28 @@ func (c *fermataClient) LoadImage(ctx context.Context, opts ...grpc.CallOption) 
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Fermata_LoadImageClient = grpc.ClientStreamingClient[LoadImageRequest, LoadImageResponse]
 
+func (c *fermataClient) PullImage(ctx context.Context, in *PullImageRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[PullImageResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Fermata_ServiceDesc.Streams[1], Fermata_PullImage_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[PullImageRequest, PullImageResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Fermata_PullImageClient = grpc.ServerStreamingClient[PullImageResponse]
+
 func (c *fermataClient) ExportImage(ctx context.Context, in *ExportImageRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ExportImageResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &Fermata_ServiceDesc.Streams[1], Fermata_ExportImage_FullMethodName, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &Fermata_ServiceDesc.Streams[2], Fermata_ExportImage_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -101,6 +124,9 @@ type FermataServer interface {
 	// LoadImage stores the images of an archive sent in pieces. Nothing is stored when the call fails or the stream breaks.
 	// InvalidArgument: not an archive fermata can read.
 	LoadImage(grpc.ClientStreamingServer[LoadImageRequest, LoadImageResponse]) error
+	// PullImage fetches an image as CRI's PullImage does, and tells on the way how far it is. The last message has the ID.
+	// InvalidArgument: a name that cannot be. NotFound, PermissionDenied: as the registry says. Unavailable: the registry is away.
+	PullImage(*PullImageRequest, grpc.ServerStreamingServer[PullImageResponse]) error
 	// ExportImage sends one image as an OCI image layout in a tar stream.
 	// NotFound: no such image.
 	ExportImage(*ExportImageRequest, grpc.ServerStreamingServer[ExportImageResponse]) error
@@ -119,6 +145,9 @@ func (UnimplementedFermataServer) Version(context.Context, *VersionRequest) (*Ve
 }
 func (UnimplementedFermataServer) LoadImage(grpc.ClientStreamingServer[LoadImageRequest, LoadImageResponse]) error {
 	return status.Error(codes.Unimplemented, "method LoadImage not implemented")
+}
+func (UnimplementedFermataServer) PullImage(*PullImageRequest, grpc.ServerStreamingServer[PullImageResponse]) error {
+	return status.Error(codes.Unimplemented, "method PullImage not implemented")
 }
 func (UnimplementedFermataServer) ExportImage(*ExportImageRequest, grpc.ServerStreamingServer[ExportImageResponse]) error {
 	return status.Error(codes.Unimplemented, "method ExportImage not implemented")
@@ -169,6 +198,17 @@ func _Fermata_LoadImage_Handler(srv interface{}, stream grpc.ServerStream) error
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Fermata_LoadImageServer = grpc.ClientStreamingServer[LoadImageRequest, LoadImageResponse]
 
+func _Fermata_PullImage_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(PullImageRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(FermataServer).PullImage(m, &grpc.GenericServerStream[PullImageRequest, PullImageResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Fermata_PullImageServer = grpc.ServerStreamingServer[PullImageResponse]
+
 func _Fermata_ExportImage_Handler(srv interface{}, stream grpc.ServerStream) error {
 	m := new(ExportImageRequest)
 	if err := stream.RecvMsg(m); err != nil {
@@ -197,6 +237,11 @@ var Fermata_ServiceDesc = grpc.ServiceDesc{
 			StreamName:    "LoadImage",
 			Handler:       _Fermata_LoadImage_Handler,
 			ClientStreams: true,
+		},
+		{
+			StreamName:    "PullImage",
+			Handler:       _Fermata_PullImage_Handler,
+			ServerStreams: true,
 		},
 		{
 			StreamName:    "ExportImage",
