@@ -75,10 +75,10 @@ func (m *Manager) createOrFind(ctx context.Context, p *Pod, n creation) (string,
 		if had.GetName() != md.GetName() || had.GetAttempt() != md.GetAttempt() || r.State == Removing {
 			continue
 		}
-		if r.State == Created && r.Request == n.request {
+		if r.State == Created && r.Request == n.request && !c.isAbandoned() {
 			return r.ID, nil
 		}
-		if !r.Claimed {
+		if !c.isVisible() {
 			if err := m.removeContainer(ctx, c); err != nil {
 				return "", err
 			}
@@ -279,24 +279,36 @@ func (m *Manager) claimContainer(id string) error {
 	if err != nil {
 		return err
 	}
-	if c.isVisible() {
+	c.pod.mu.Lock()
+	defer c.pod.mu.Unlock()
+	switch {
+	case c.visible:
 		return nil
+	case c.record.State != Created || c.abandoned:
+		return errs.New(errs.Unavailable, "claim container %s: it is %s and going away; ask again", id, c.record.State)
 	}
-	if !c.snapshot().Claimed {
-		if err := m.updateContainer(c, func(r *ContainerRecord) error { r.Claimed = true; return nil }); err != nil {
+	if next := c.record; !next.Claimed {
+		next.Claimed = true
+		if err := m.Records.WriteContainer(&next, nil); err != nil {
 			return err
 		}
+		c.record = next
 	}
-	c.pod.mu.Lock()
 	c.visible = true
-	c.pod.mu.Unlock()
 	return nil
 }
 
 func (m *Manager) abandonContainer(ctx context.Context, id string) error {
 	c, err := m.anyContainer(id)
-	if err != nil || c.isVisible() {
+	if err != nil {
 		return nil //nolint:nilerr // gone already: nothing to remove
+	}
+	c.pod.mu.Lock()
+	c.abandoned = !c.visible // from here on it cannot be claimed
+	abandoned := c.abandoned
+	c.pod.mu.Unlock()
+	if !abandoned {
+		return nil
 	}
 	return m.removeContainer(ctx, c)
 }

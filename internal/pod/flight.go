@@ -2,6 +2,7 @@ package pod
 
 import (
 	"context"
+	"runtime/debug"
 	"sync"
 
 	"fermata/internal/errs"
@@ -69,19 +70,40 @@ func (f *flights) fly(ctx context.Context, name string, fl *flight, ops flightOp
 		defer f.mu.Unlock()
 		return fl.waiters > 0
 	}
-	id, err := ops.create(ctx, waitedFor)
-	wanted := waitedFor()
-	if err == nil && wanted {
-		err = ops.claim(id)
+	land := func(id string, err error) {
+		fl.id, fl.err = id, err
+		delete(f.air, name)
+		close(fl.landed)
 	}
+	id, err := ops.guarded(ctx, name, waitedFor)
 	f.mu.Lock()
-	fl.id, fl.err = id, err
-	delete(f.air, name)
-	close(fl.landed)
+	if wanted := fl.waiters > 0; err != nil || !wanted {
+		// In one step with the look at the waiters: whoever asks from here on starts anew, finds the result and claims it.
+		land(id, err)
+		f.mu.Unlock()
+		if err == nil {
+			ops.abandon(id)
+		}
+		return
+	}
 	f.mu.Unlock()
-	if err == nil && !wanted {
+	err = ops.claim(id)
+	f.mu.Lock()
+	land(id, err)
+	f.mu.Unlock()
+	if err != nil { // nobody was given it
 		ops.abandon(id)
 	}
+}
+
+// guarded is create; a panic costs this creation, not the daemon: it does not run on its caller's goroutine, where the edge would catch it.
+func (ops flightOps) guarded(ctx context.Context, name string, wanted func() bool) (id string, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = errs.New(errs.Internal, "create %s: a bug in fermata (panic): %v\n%s", name, p, debug.Stack())
+		}
+	}()
+	return ops.create(ctx, wanted)
 }
 
 // wait returns when nothing is in the air any more.

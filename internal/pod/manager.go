@@ -95,6 +95,7 @@ type Pod struct {
 	// pauseGone is closed when the pause process has ended and been folded in; nil when none runs.
 	pauseGone chan struct{}
 	visible   bool
+	abandoned bool // nobody claimed it in time: it is being removed
 }
 
 // Container is one container of a pod. Its pod's mutex guards its members.
@@ -109,9 +110,11 @@ type Container struct {
 	// early is an exit that arrived before the start's own answer.
 	early   *Exit
 	visible bool
-	init    initHandle
-	execs   int // running
-	layer   layerUsage
+	// abandoned says that nobody claimed it in time and that it is being removed.
+	abandoned bool
+	init      initHandle
+	execs     int // running
+	layer     layerUsage
 }
 
 // lock is a mutex whose waiters can give up.
@@ -196,6 +199,18 @@ func (p *Pod) isVisible() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.visible
+}
+
+func (p *Pod) isAbandoned() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.abandoned
+}
+
+func (c *Container) isAbandoned() bool {
+	c.pod.mu.Lock()
+	defer c.pod.mu.Unlock()
+	return c.abandoned
 }
 
 func (c *Container) isVisible() bool {

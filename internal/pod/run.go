@@ -100,10 +100,11 @@ func (m *Manager) runOrFind(ctx context.Context, req *runtimeapi.RunPodSandboxRe
 		if podName(r.Config.M.GetMetadata()) != name || r.State == Removing {
 			continue
 		}
-		if r.State == Ready && r.Request == request {
+		if r.State == Ready && r.Request == request && !p.isAbandoned() {
 			return r.ID, nil
 		}
-		if !r.Claimed { // left by a caller who gave up, and not what is wanted now
+		// Left by a caller who gave up, and not what is wanted now. Not the record's claim: that is written a moment before the caller is found gone.
+		if !p.isVisible() {
 			if err := m.remove(ctx, p); err != nil {
 				return "", err
 			}
@@ -260,25 +261,37 @@ func (m *Manager) claimPod(id string) error {
 	if err != nil {
 		return err
 	}
-	if p.isVisible() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch {
+	case p.visible:
 		return nil
+	case p.record.State != Ready || p.abandoned:
+		return errs.New(errs.Unavailable, "claim pod sandbox %s: it is %s and going away; ask again", id, p.record.State)
 	}
-	if !p.snapshot().Claimed {
-		if err := m.updatePod(p, func(r *PodRecord) error { r.Claimed = true; return nil }); err != nil {
+	if next := p.record; !next.Claimed {
+		next.Claimed = true
+		if err := m.Records.WritePod(&next); err != nil {
 			return err
 		}
+		p.record = next
 	}
-	p.mu.Lock()
 	p.visible = true
-	p.mu.Unlock()
 	return nil
 }
 
 // abandonPod removes a pod that nobody claimed in time.
 func (m *Manager) abandonPod(ctx context.Context, id string) error {
 	p, err := m.anyPod(id)
-	if err != nil || p.isVisible() {
+	if err != nil {
 		return nil //nolint:nilerr // gone already: nothing to remove
+	}
+	p.mu.Lock()
+	p.abandoned = !p.visible // from here on it cannot be claimed
+	abandoned := p.abandoned
+	p.mu.Unlock()
+	if !abandoned {
+		return nil
 	}
 	return m.remove(ctx, p)
 }
