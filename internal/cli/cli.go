@@ -154,7 +154,7 @@ func parse(flags *pflag.FlagSet, args []string, help string) error {
 type globals struct{ address, output string }
 
 func (g *globals) register(flags *pflag.FlagSet) {
-	flags.StringVarP(&g.address, "address", "a", g.address, "the daemon's socket (default $FERMATA_ADDRESS, else "+DefaultAddress+")")
+	flags.StringVar(&g.address, "address", g.address, "the daemon's socket (default $FERMATA_ADDRESS, else "+DefaultAddress+")")
 	flags.StringVarP(&g.output, "output", "o", g.output, "table, wide, json or yaml")
 }
 

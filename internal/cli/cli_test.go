@@ -55,7 +55,7 @@ func TestCommandLinesThatCannotBeUnderstood(t *testing.T) {
 		{"too few arguments", []string{"pull"}, []string{"usage: fermata pull"}},
 		{"too many arguments", []string{"version", "x"}, []string{"usage: fermata version"}},
 		{"another output", []string{"pods", "-o", "jsn"}, []string{`"jsn"`, `did you mean "json"`}},
-		{"an address that is none", []string{"-a", "tcp://x", "pods"}, []string{"unix:///"}},
+		{"an address that is none", []string{"--address", "tcp://x", "pods"}, []string{"unix:///"}},
 		{"run without a manifest", []string{"run"}, []string{"run -f FILE"}},
 		{"rm of nothing", []string{"rm"}, []string{"--all"}},
 		{"a wrong setting of the daemon", []string{"daemon", "--sate", "/x"}, []string{`did you mean "state"`}},

@@ -15,7 +15,7 @@ var psCommand = command{
 	name: "ps", args: "[flags] [POD]", group: groupPods, max: 1,
 	brief: "list containers that run, with --all also those that ended",
 	build: func(s *session, flags *pflag.FlagSet) func(context.Context, []string) error {
-		all := flags.BoolP("all", "A", false, "also containers that have not started or have ended")
+		all := flags.BoolP("all", "a", false, "also containers that have not started or have ended")
 		return func(ctx context.Context, args []string) error { return s.listContainers(ctx, args, *all) }
 	},
 }

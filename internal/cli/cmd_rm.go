@@ -20,7 +20,7 @@ var rmCommand = command{
 Images stay.`,
 	example: "sudo fermata rm web\nsudo fermata rm --all",
 	build: func(s *session, flags *pflag.FlagSet) func(context.Context, []string) error {
-		all := flags.Bool("all", false, "all pods")
+		all := flags.BoolP("all", "a", false, "all pods")
 		grace := flags.DurationP("timeout", "t", -1, "grace time before the kill (default the pod's, else 30s)")
 		flags.Lookup("timeout").DefValue = "0s" // pflag shows no zero
 		return func(ctx context.Context, args []string) error {
