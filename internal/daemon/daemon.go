@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/keepalive"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"fermata/internal/cgroup"
@@ -211,7 +212,10 @@ func (p *parts) listen(context.Context) error {
 
 // serve answers calls until ctx ends or the keeper cannot be reached any more.
 func (p *parts) serve(ctx context.Context) error {
-	options := append(cri.Interceptors(p.log), grpc.MaxRecvMsgSize(cri.MaxMessage), grpc.MaxSendMsgSize(cri.MaxMessage))
+	options := append(cri.Interceptors(p.log),
+		grpc.MaxRecvMsgSize(cri.MaxMessage), grpc.MaxSendMsgSize(cri.MaxMessage),
+		// Clients ping a quiet connection every few seconds (GEN-3); gRPC's default would close it for that.
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: time.Second, PermitWithoutStream: true}))
 	server := grpc.NewServer(options...)
 	cri.Register(server, p.pods, p.images, p.node)
 	registerFermata(server, p)
