@@ -6,6 +6,7 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -90,8 +91,7 @@ func (w *world) end(t *testing.T) {
 
 func (w *world) checkNothingLeft(ctx context.Context, t *testing.T) {
 	t.Helper()
-	w.before.Accept(w.PID())
-	if err := w.before.Note(); err != nil {
+	if err := errors.Join(w.before.Accept(w.PID()), w.before.Note()); err != nil {
 		t.Errorf("look at the machine: %v", err)
 	}
 	if err := w.CRI.RemoveAll(ctx); err != nil {

@@ -164,10 +164,8 @@ func atMost(n int) int {
 }
 
 func TestManyPodsInParallelLeaveNothing(t *testing.T) {
-	n := start(t) // its end looks for what they left
-	n.liveTogether(t, 16)
-	n.baseline(t) // whatever is kept for the next pods, such as sockets, is there now and must not grow
-	n.liveTogether(t, atMost(200))
+	n := start(t)                           // its end looks for what they left
+	n.liveTogether(t, max(atMost(200), 40)) // more than the descriptors that a daemon may keep for next time
 }
 
 // liveTogether makes pods and removes them, 16 at a time.

@@ -35,8 +35,10 @@ type Scope struct {
 	Links []string
 	// Tables are prefixes of nftables tables' names.
 	Tables []string
-	// Daemons are processes that go on living: their descriptors are counted by kind, and must be as many as before.
+	// Daemons are processes that go on living: their descriptors are counted by kind, and must be as many as before, or up to Slack
+	// more: what a daemon keeps for next time (idle connections) grows with how much is asked at once, not with how much was asked.
 	Daemons []int
+	Slack   int
 }
 
 // Snapshot is what there was at one time: for each thing a line that says what it is.
@@ -77,11 +79,29 @@ func (s *Snapshot) Note() error {
 	return nil
 }
 
-// Accept takes a process that was started since as one that is meant to be there, such as a daemon that was started again.
-func (s *Snapshot) Accept(pid int) {
+// Accept takes a process that was started since as one that is meant to be there, such as a daemon that was started again, and with it
+// the namespaces that it alone holds.
+func (s *Snapshot) Accept(pid int) error {
+	now, err := Take(s.scope)
+	if err != nil {
+		return err
+	}
 	if key, what, ok := process(fmt.Sprintf("/proc/%d", pid)); ok {
 		s.things[key] = what
 	}
+	holders := map[string]int{}
+	for key := range now.things {
+		if ns, _, ok := strings.Cut(key, heldBy); ok {
+			holders[ns]++
+		}
+	}
+	for key, what := range now.things {
+		ns, holder, ok := strings.Cut(key, heldBy)
+		if ok && holders[ns] == 1 && holder == fmt.Sprintf("open in %d", pid) {
+			s.things[key] = what
+		}
+	}
+	return nil
 }
 
 // Diff lists what there is now and was not before, a line each, sorted.
@@ -91,14 +111,13 @@ func (s *Snapshot) Diff(now *Snapshot) []string {
 		if _, was := s.things[key]; was {
 			continue
 		}
-		if ns, holder, ok := strings.Cut(key, " held by "); ok && !s.isLeft(ns, now) {
-			_ = holder
+		if ns, _, ok := strings.Cut(key, heldBy); ok && !s.isLeft(ns, now) {
 			continue
 		}
 		left = append(left, what)
 	}
 	for key, count := range now.counts {
-		if was := s.counts[key]; count > was {
+		if was := s.counts[key]; count > was+s.scope.Slack {
 			left = append(left, fmt.Sprintf("descriptors: %s: %d, were %d", key, count, was))
 		}
 	}
@@ -106,10 +125,13 @@ func (s *Snapshot) Diff(now *Snapshot) []string {
 	return left
 }
 
+// heldBy parts a namespace from its holder in the keys of Snapshot.things.
+const heldBy = " held by "
+
 // isLeft reports whether a namespace that is held now is one to report: of the test, and new.
 func (s *Snapshot) isLeft(ns string, now *Snapshot) bool {
 	for key := range s.things {
-		if strings.HasPrefix(key, ns+" held by ") {
+		if strings.HasPrefix(key, ns+heldBy) {
 			return false // it was there before, with another holder
 		}
 	}
@@ -228,7 +250,7 @@ func (s *Snapshot) namespaces(proc string, pid int, mine bool) {
 		if strings.Contains(link, "/fd/") {
 			how = "open in"
 		}
-		key := fmt.Sprintf("%s held by %s %d", to, how, pid)
+		key := fmt.Sprintf("%s%s%s %d", to, heldBy, how, pid)
 		comm, _ := os.ReadFile(proc + "/comm")
 		s.things[key] = fmt.Sprintf("namespace: %s %s, %s process %d (%s)", kind, strings.TrimSuffix(inode, "]"), how, pid, strings.TrimSpace(string(comm)))
 	}

@@ -152,6 +152,30 @@ func TestTheWholeMachineIsAScopeToo(t *testing.T) {
 	end(cmd)
 }
 
+// A daemon that was started again is no leak, but what it holds of others is.
+func TestAnAcceptedProcessIsNoLeakButWhatItHoldsOfOthersIs(t *testing.T) {
+	dir := t.TempDir()
+	before, err := machine.Take(machine.Scope{Dirs: []string{dir}})
+	check(t, err)
+	pod := start(t, dir, syscall.CLONE_NEWNET)
+	ns, err := os.Open("/proc/" + pid(pod) + "/ns/net")
+	check(t, err)
+	daemon := exec.Command("sleep", "1000")
+	daemon.Dir, daemon.ExtraFiles = dir, []*os.File{ns}
+	check(t, daemon.Start())
+	check(t, ns.Close())
+	check(t, before.Accept(daemon.Process.Pid))
+	check(t, before.Note())
+	end(pod)
+	now, err := machine.Take(machine.Scope{Dirs: []string{dir}})
+	check(t, err)
+	left := strings.Join(before.Diff(now), "\n")
+	if strings.Contains(left, "process: ") || !strings.Contains(left, "open in process "+pid(daemon)) {
+		t.Errorf("want the namespace alone, got:\n%s", left)
+	}
+	end(daemon)
+}
+
 func sleeper(t *testing.T, dir string, flags uintptr) func() {
 	cmd := start(t, dir, flags)
 	return func() { end(cmd) }

@@ -52,11 +52,14 @@ type Node struct {
 	scope   machine.Scope
 }
 
+// slack is as many calls as tests make at once.
+const slack = 16
+
 // Scope is where this node's pods leave traces, for package machine. What the node keeps whether or not there are pods (images, its
 // bridge) shows no difference between two snapshots, or is left out. Files that a running daemon changes are below "/r" and "/s".
 func (n *Node) Scope() machine.Scope {
 	s := n.scope
-	s.Daemons = n.Processes()
+	s.Daemons, s.Slack = n.Processes(), slack
 	return s
 }
 
