@@ -50,6 +50,9 @@ func (g *Group) Stats() (Stats, error) {
 	if g.tree.mode == V2 && g.tree.with("cpu") == nil { // cpu.stat is there without the controller
 		cpuV2(&reader{h: g.tree.unified, rel: g.rel}, &s)
 	}
+	if g.tree.unified != nil {
+		pressures(&reader{h: g.tree.unified, rel: g.rel}, &s)
+	}
 	return s, nil
 }
 
@@ -59,13 +62,21 @@ type reader struct {
 	rel    string
 	err    error
 	missed error // the first file that was not there
+	// meter keeps the files open; nil opens and closes each.
+	meter *Meter
 }
 
 func (r *reader) text(file string) string {
 	if r.err != nil {
 		return ""
 	}
-	s, err := r.h.read(r.rel, file)
+	var s string
+	var err error
+	if r.meter != nil {
+		s, err = r.meter.text(r.h, r.rel, file)
+	} else {
+		s, err = r.h.read(r.rel, file)
+	}
 	switch {
 	case errs.Is(err, errs.NotFound):
 		if r.missed == nil {
@@ -128,7 +139,6 @@ func cpuV2(r *reader, s *Stats) {
 	stat := r.flat("cpu.stat")
 	c.Usage, c.User, c.System = stat["usage_usec"]*microsecond, stat["user_usec"]*microsecond, stat["system_usec"]*microsecond
 	c.Periods, c.Throttled, c.ThrottledTime = stat["nr_periods"], stat["nr_throttled"], stat["throttled_usec"]*microsecond
-	c.Pressure = r.pressure("cpu.pressure")
 }
 
 func quota(n uint64) int64 {
@@ -171,7 +181,6 @@ func memoryV2(r *reader, s *Stats) {
 	}
 	m.PageFaults, m.MajorPageFaults = stat["pgfault"], stat["pgmajfault"]
 	m.derive(stat["inactive_file"])
-	m.Pressure = r.pressure("memory.pressure")
 	if max := r.text("memory.swap.max"); max != "" {
 		s.Swap.Accounted, s.Swap.Usage = true, r.number("memory.swap.current")
 		if n, err := number(max); err == nil && n != unlimited {
@@ -274,7 +283,6 @@ func ioV2(r *reader, s *Stats) {
 		}
 	}
 	s.IO = sortedIO(devices)
-	s.IOPressure = r.pressure("io.pressure")
 }
 
 // ioDevice finds or adds the device "8:0"; nil if it is none.

@@ -14,7 +14,7 @@ type Stats struct {
 	Hugetlb map[string]Hugetlb
 	// IO is by device; on v1 only what the block layer's throttling counts.
 	IO []IO
-	// IOPressure is PSI of I/O: v2 only.
+	// IOPressure is PSI of I/O. Pressure is measured in the v2 hierarchy, which a hybrid machine has too.
 	IOPressure *Pressure
 }
 
