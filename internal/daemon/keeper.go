@@ -122,7 +122,7 @@ func (k *keeperLink) Processes(ctx context.Context) ([]pod.Running, error) {
 	}
 	all := make([]pod.Running, 0, len(held))
 	for _, h := range held {
-		r := pod.Running{ID: h.ID, PID: h.PID, Inode: h.PidfdInode}
+		r := pod.Running{ID: h.ID, PID: h.PID, Inode: h.PidfdInode, Started: h.Started}
 		if h.Exit != nil {
 			e := exitOf(h.Exit)
 			r.Exit = &e
@@ -147,5 +147,5 @@ func (k *keeperLink) Forget(ctx context.Context, id string) error {
 }
 
 func exitOf(e *wire.Exit) pod.Exit {
-	return pod.Exit{ID: e.ID, Code: e.Code, Signal: e.Signal, OOMKilled: e.OOMKilled, Finished: e.Finished}
+	return pod.Exit{ID: e.ID, Code: e.Code, Signal: e.Signal, OOMKilled: e.OOMKilled, Started: e.Started, Finished: e.Finished}
 }

@@ -86,7 +86,7 @@ func (m *Manager) createOrFind(ctx context.Context, p *Pod, n creation) (string,
 		}
 		return "", errs.New(errs.AlreadyExists, "create container %s: container %s has this name and attempt and is %s; remove it or use another attempt number", md.GetName(), r.ID, r.State)
 	}
-	c := &Container{id: newID(), pod: p, op: newLock()}
+	c := &Container{id: newID(), pod: p, op: newLock(), execGate: newLock()}
 	c.record = ContainerRecord{
 		ID: c.id, PodID: p.id, State: Preparing, Config: wrap(n.req.GetConfig()), Request: n.request, Created: time.Now(),
 		Resources: wrap(n.req.GetConfig().GetLinux().GetResources()),
@@ -322,16 +322,19 @@ func (m *Manager) anyContainer(id string) (*Container, error) {
 	return nil, errs.New(errs.NotFound, "find container %q: no such container", id)
 }
 
-// dropContainer takes a container out of memory and off the disk.
+// dropContainer takes a container off the disk and out of memory.
 func (m *Manager) dropContainer(c *Container) error {
+	r := c.snapshot()
+	if err := os.RemoveAll(m.containerDir(&r)); err != nil {
+		return err
+	}
 	c.pod.mu.Lock()
 	delete(c.pod.containers, c.id)
-	r := c.record
 	c.pod.mu.Unlock()
 	m.mu.Lock()
 	delete(m.containers, c.id)
 	m.mu.Unlock()
-	return os.RemoveAll(m.containerDir(&r))
+	return nil
 }
 
 func (m *Manager) containerDir(r *ContainerRecord) string {

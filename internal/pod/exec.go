@@ -2,6 +2,7 @@ package pod
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -25,8 +26,21 @@ const (
 
 // execution is one exec under way.
 type execution struct {
-	ended chan Exit // buffered 1: the teller never waits
+	ended chan *Exit // buffered 1: the teller never waits; nil: nobody will ever know
+	// launched and resynced are guarded by the manager's mutex: whether it runs, and whether the supervisor was replaced meanwhile.
+	launched, resynced bool
 }
+
+// tell says how it ended, once; it may be told again after a reconnect.
+func (x *execution) tell(e *Exit) {
+	select {
+	case x.ended <- e:
+	default:
+	}
+}
+
+// lose says that nobody will ever know how it ended.
+func (x *execution) lose() { x.tell(nil) }
 
 // ExecSync runs a command in a running container and returns what it wrote and its exit code. At the timeout (0: none) it is killed with all that
 // it started, and the error is DeadlineExceeded.
@@ -92,11 +106,16 @@ func (m *Manager) execute(ctx context.Context, e execCall) (Exit, error) {
 		return Exit{}, err
 	}
 	defer init.Close()
-	x := &execution{ended: make(chan Exit, 1)}
+	// Not while another's end is the whole group's: that would be the end of this one too.
+	if err := c.execGate.acquire(ctx); err != nil {
+		return Exit{}, err
+	}
+	c.countExec(1)
+	c.execGate.release()
+	x := &execution{ended: make(chan *Exit, 1)}
 	m.mu.Lock()
 	m.execs[execID] = x
 	m.mu.Unlock()
-	c.countExec(1)
 	defer func() {
 		m.mu.Lock()
 		delete(m.execs, execID)
@@ -104,46 +123,96 @@ func (m *Manager) execute(ctx context.Context, e execCall) (Exit, error) {
 		c.countExec(-1)
 		m.forgetLater(execID)
 	}()
-	proc, err := m.Runtime.Exec(ctx, &ExecStart{
+	proc, err := m.launchExec(ctx, &ExecStart{
 		ID: execID, Spec: made, Process: spec.Process(made, e.cmd, false), Init: init, Cgroup: group, Stdout: e.stdout.theirs, Stderr: e.stderr.theirs,
-	})
+	}, x)
 	e.stdout.started()
 	e.stderr.started()
 	if err != nil {
 		return Exit{}, err
 	}
 	defer proc.Pidfd.Close()
-	select {
-	case exit := <-x.ended:
-		return exit, nil
-	case <-ctx.Done():
-		m.killExec(c, r, proc)
-		<-x.ended
-		return Exit{}, errs.New(errs.KindOf(ctx.Err()), "command did not end in time and was killed: %w", ctx.Err())
+	if ctx.Err() == nil { // else it was perhaps killed while it was launched: its exit is not of its own
+		select {
+		case exit := <-x.ended:
+			return known(exit)
+		case <-ctx.Done():
+		}
 	}
+	m.killExec(c, r, proc, x)
+	return Exit{}, errs.New(errs.KindOf(ctx.Err()), "command did not end in time and was killed: %w", ctx.Err())
+}
+
+// launchExec launches a command apart from its caller's end: a launch that is merely given up goes on, and its command would run with nobody to
+// end it. At the end of ctx it is killed where it is.
+func (m *Manager) launchExec(ctx context.Context, start *ExecStart, x *execution) (*Process, error) {
+	apart := context.WithoutCancel(ctx)
+	giveUp := context.AfterFunc(ctx, func() {
+		// Not begun yet, or through already: then it is found running, and killed, by execute.
+		if err := m.Supervisor.Signal(apart, start.ID, syscall.SIGKILL); err != nil && !errs.Is(err, errs.NotFound) {
+			m.Log.Error("kill a command that is being launched", "id", start.ID, "error", err)
+		}
+	})
+	defer giveUp()
+	proc, err := m.Runtime.Exec(apart, start)
+	if ended := ctx.Err(); err != nil && ended != nil {
+		return nil, errs.New(errs.KindOf(ended), "command was not launched in time: %w (%v)", ended, err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	m.mu.Lock()
+	x.launched = true
+	resynced := x.resynced
+	m.mu.Unlock()
+	if resynced {
+		m.checkExec(apart, start.ID, x, nil)
+	}
+	return proc, nil
+}
+
+// known is how an exec ended, if anybody saw it.
+func known(e *Exit) (Exit, error) {
+	if e == nil {
+		return Exit{}, errs.New(errs.Unavailable, "the keeper ended, and nobody saw how the command did")
+	}
+	return *e, nil
 }
 
 // killExec ends an exec and everything it started. Execs of a container share a cgroup: it is killed whole when this one is alone in it; beside
 // others, this one's session and what descends from it is (docs/decisions/0004).
-func (m *Manager) killExec(c *Container, r *ContainerRecord, proc *Process) {
+// It returns when the command has ended, or could not be made to for long: one that hangs in the kernel keeps no caller, nor the daemon's end.
+func (m *Manager) killExec(c *Container, r *ContainerRecord, proc *Process, x *execution) {
 	ctx, cancel := context.WithTimeout(context.Background(), reapLimit)
 	defer cancel()
+	err := m.killExecGroup(ctx, c, r, proc)
+	if sent := proc.Pidfd.Signal(syscall.SIGKILL); !linux.IsGone(sent) {
+		err = errors.Join(err, sent)
+	}
+	if err != nil {
+		m.Log.Error("kill an exec that did not end in time", "container", c.id, "error", err)
+	}
+	select {
+	case <-x.ended:
+	case <-ctx.Done():
+		m.Log.Error("an exec does not end though it was killed", "container", c.id, "pid", proc.PID)
+	}
+}
+
+// killExecGroup kills what an exec started. No other begins while it looks whether there is one.
+func (m *Manager) killExecGroup(ctx context.Context, c *Container, r *ContainerRecord, proc *Process) error {
 	group, err := m.execGroup(r)
 	if err != nil {
-		m.Log.Error("find the cgroup of an exec", "container", c.id, "error", err)
-		return
+		return err
 	}
+	if err := c.execGate.acquire(ctx); err != nil {
+		return err
+	}
+	defer c.execGate.release()
 	if c.countExec(0) == 1 {
-		err = group.Kill(ctx)
-	} else {
-		err = killSession(group.Processes, proc)
+		return group.Kill(ctx)
 	}
-	if err != nil {
-		m.Log.Error("kill an exec that did not end in time", "container", c.id, "error", err)
-	}
-	if err := proc.Pidfd.Signal(syscall.SIGKILL); err != nil && !linux.IsGone(err) {
-		m.Log.Error("kill an exec that did not end in time", "container", c.id, "error", err)
-	}
+	return killSession(group.Processes, proc)
 }
 
 // killSession kills those of a cgroup's processes that are in the exec's session or descend from it.
@@ -183,10 +252,7 @@ func (m *Manager) execEnded(_ string, e Exit) {
 		m.forgetLater(e.ID) // the daemon that asked for it is gone
 		return
 	}
-	select {
-	case x.ended <- e:
-	default: // told twice after a reconnect
-	}
+	x.tell(&e)
 }
 
 // captured is one output stream of an exec being read into memory.

@@ -56,31 +56,68 @@ func (m *Manager) containerEnded(c *Container, e Exit) {
 		c.pod.mu.Unlock()
 	case StateRun:
 		c.pod.mu.Unlock()
-		m.foldExit(c, e)
+		m.foldExit(c, e, exitReason(e), "")
+	case Exited: // told again: by whoever folded it in, the rest was perhaps not done
+		c.pod.mu.Unlock()
+		m.background.Go(func() {
+			ctx, cancel := context.WithTimeout(context.Background(), reapLimit)
+			defer cancel()
+			m.cleanUp(ctx, c)
+		})
 	default:
 		c.pod.mu.Unlock()
 		m.forgetLater(e.ID)
 	}
 }
 
-// foldExit records how a container ended and cleans up after it in the background; gone is closed when that is done.
-func (m *Manager) foldExit(c *Container, e Exit) {
-	m.noteContainer(c, func(r *ContainerRecord) {
-		r.State, r.Exit, r.Reason = Exited, &e, exitReason(e)
+// foldExit records how a container ended, once, and cleans up after it in the background; gone is closed when that is done.
+func (m *Manager) foldExit(c *Container, e Exit, reason, message string) {
+	first := m.noteContainer(c, func(r *ContainerRecord) bool {
+		if r.State != StateRun && r.State != Starting {
+			return false
+		}
+		r.State, r.Exit, r.Reason, r.Message = Exited, &e, reason, message
+		if r.Started.IsZero() { // it was launched, and the daemon died before it could say so
+			r.Started = e.Started
+		}
+		return true
 	})
+	if !first {
+		return
+	}
 	c.closeInit()
 	m.background.Go(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), reapLimit)
 		defer cancel()
-		// Its cgroup goes with it: without a PID namespace of its own, or after an exec, processes may be left (STP-6, STP-7).
-		if err := m.removeCgroup(ctx, c.snapshot().Cgroup); err != nil {
-			m.Log.Error("clean up after a container", "container", c.id, "error", err)
-		}
-		if err := m.Supervisor.Forget(ctx, c.id); err != nil {
-			m.Log.Error("forget an ended container", "container", c.id, "error", err)
-		}
+		m.cleanUp(ctx, c)
 		c.closeGone()
 	})
+}
+
+// cleanUp takes away what is left of a container that has ended: processes (without a PID namespace of its own, or after an exec, some may be
+// left: STP-6, STP-7), its cgroup, and last what the supervisor keeps of it. What cannot be done now is done when the container is removed, or
+// by the next daemon, which the supervisor tells of the exit again.
+func (m *Manager) cleanUp(ctx context.Context, c *Container) {
+	c.pod.mu.Lock()
+	cgroup := c.record.Cgroup
+	unwritten := c.unwritten
+	c.pod.mu.Unlock()
+	err := m.removeCgroup(ctx, cgroup)
+	if err == nil && unwritten && !m.noteContainer(c, func(*ContainerRecord) bool { return true }) {
+		return // removed meanwhile
+	}
+	c.pod.mu.Lock()
+	unwritten = c.unwritten
+	c.pod.mu.Unlock()
+	if err == nil && !unwritten { // else the supervisor alone knows of the exit
+		err = m.Supervisor.Forget(ctx, c.id)
+	}
+	if err != nil {
+		m.Log.Error("clean up after a container", "container", c.id, "error", err)
+	}
+	c.pod.mu.Lock()
+	c.unclean = err != nil || unwritten
+	c.pod.mu.Unlock()
 }
 
 // closeGone tells everybody who waits that nothing of the container runs any more.
@@ -110,13 +147,16 @@ func (m *Manager) pauseEnded(p *Pod, e Exit) {
 	p.mu.Lock()
 	gone := p.pauseGone
 	p.pauseGone = nil
-	wanted := p.record.State == Ready || p.record.State == Preparing
 	p.mu.Unlock()
-	if wanted {
-		m.notePod(p, func(r *PodRecord) {
-			r.State, r.Reason = NotReady, "PauseEnded"
-			r.Message = fmt.Sprintf("pause, the first process of the pod, ended with code %d (signal %d)", e.Code, int(e.Signal))
-		})
+	unwanted := m.notePod(p, func(r *PodRecord) bool {
+		if r.State != Ready && r.State != Preparing {
+			return false
+		}
+		r.State, r.Reason = NotReady, "PauseEnded"
+		r.Message = fmt.Sprintf("pause, the first process of the pod, ended with code %d (signal %d)", e.Code, int(e.Signal))
+		return true
+	})
+	if unwanted {
 		m.Log.Warn("pause ended by itself", "pod", p.id, "code", e.Code, "signal", int(e.Signal))
 	}
 	if gone != nil {

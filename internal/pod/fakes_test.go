@@ -3,11 +3,13 @@ package pod
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"sync"
 	"syscall"
@@ -87,8 +89,9 @@ func (n *node) restart(ctx context.Context) {
 }
 
 type fakeImages struct {
-	mu   sync.Mutex
-	held map[string]string // image by user
+	mu     sync.Mutex
+	held   map[string]string // image by user
+	refuse error             // of Release
 }
 
 func (f *fakeImages) Resolve(ref string) (*Image, error) {
@@ -108,6 +111,9 @@ func (f *fakeImages) Hold(imageID, user string) error {
 func (f *fakeImages) Release(user string) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if f.refuse != nil {
+		return f.refuse
+	}
 	delete(f.held, user)
 	return nil
 }
@@ -169,11 +175,20 @@ type fakeRuntime struct {
 	// deaf processes ignore every signal but SIGKILL.
 	deaf    bool
 	signals []string
+	// mute: ends are told to nobody, as by a keeper that was killed. untold holds them up. refused counts Forgets of what was not told yet.
+	mute    bool
+	untold  chan struct{}
+	refused int
+	// stale makes the list of processes one of before they were launched.
+	stale bool
 }
 
 type fakeProcess struct {
 	pid  int
 	exit *Exit
+	told bool
+	// over is closed with its end.
+	over chan struct{}
 }
 
 func (f *fakeRuntime) start(id string) (*Process, error) {
@@ -183,7 +198,7 @@ func (f *fakeRuntime) start(id string) (*Process, error) {
 		return nil, f.fail
 	}
 	f.started++
-	p := &fakeProcess{pid: 1000 + f.started}
+	p := &fakeProcess{pid: 1000 + f.started, over: make(chan struct{})}
 	f.processes[id] = p
 	f.mu.Unlock()
 	fd, err := linux.OpenPidfd(os.Getpid())
@@ -205,13 +220,37 @@ func (f *fakeRuntime) StartContainer(_ context.Context, c *ContainerStart) (*Pro
 	return p, err
 }
 
-func (f *fakeRuntime) Exec(_ context.Context, e *ExecStart) (*Process, error) {
+// Exec knows two commands: "echo", and "hang", which hangs before it begins; everything else runs until it is killed.
+func (f *fakeRuntime) Exec(ctx context.Context, e *ExecStart) (*Process, error) {
 	p, err := f.start(e.ID)
+	if err == nil && e.Process.Args[0] == "hang" {
+		f.mu.Lock()
+		over := f.processes[e.ID].over
+		f.mu.Unlock()
+		select {
+		case <-ctx.Done(): // who asked gave up; the launch goes on
+			p.Pidfd.Close()
+			return nil, ctx.Err()
+		case <-over:
+		}
+		p.Pidfd.Close()
+		p.Pidfd, err = endedPidfd()
+	}
 	if err == nil && e.Process.Args[0] == "echo" {
 		fmt.Fprintln(e.Stdout, e.Process.Args[1])
 		f.end(Exit{ID: e.ID})
 	}
 	return p, err
+}
+
+// endedPidfd is the handle of a process that is gone: others here are of the test itself, which would be killed by it.
+func endedPidfd() (*linux.FD, error) {
+	cmd := exec.Command("/bin/true")
+	if err := cmd.Start(); err != nil {
+		return nil, err
+	}
+	fd, err := linux.OpenPidfd(cmd.Process.Pid)
+	return fd, errors.Join(err, cmd.Wait())
 }
 
 func (f *fakeRuntime) UserFiles(context.Context, *Image) (passwd, group []byte, err error) {
@@ -229,8 +268,16 @@ func (f *fakeRuntime) end(e Exit) {
 		return
 	}
 	p.exit = &e
+	close(p.over)
+	untold, mute := f.untold, f.mute
 	f.mu.Unlock()
-	if f.exited != nil {
+	if untold != nil {
+		<-untold
+	}
+	f.mu.Lock()
+	p.told = true
+	f.mu.Unlock()
+	if f.exited != nil && !mute {
 		f.exited(e)
 	}
 }
@@ -284,20 +331,29 @@ func (f *fakeRuntime) Processes(context.Context) ([]Running, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	var all []Running
+	if f.stale {
+		return nil, nil
+	}
 	for id, p := range f.processes {
 		all = append(all, Running{ID: id, PID: p.pid, Exit: p.exit})
 	}
 	return all, nil
 }
 
-func (f *fakeRuntime) Pidfd(context.Context, string) (*linux.FD, error) {
+func (f *fakeRuntime) Pidfd(_ context.Context, id string) (*linux.FD, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if _, ok := f.processes[id]; !ok {
+		return nil, errs.New(errs.NotFound, "pidfd of %s: no such process", id)
+	}
 	return linux.OpenPidfd(os.Getpid())
 }
 
 func (f *fakeRuntime) Forget(_ context.Context, id string) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if p, ok := f.processes[id]; ok && p.exit == nil {
+	if p, ok := f.processes[id]; ok && !p.told {
+		f.refused++
 		return errs.New(errs.FailedPrecondition, "forget %s: it runs", id)
 	}
 	delete(f.processes, id)

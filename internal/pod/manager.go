@@ -96,6 +96,7 @@ type Pod struct {
 	pauseGone chan struct{}
 	visible   bool
 	abandoned bool // nobody claimed it in time: it is being removed
+	stopped   bool // nothing of it is left but its records
 }
 
 // Container is one container of a pod. Its pod's mutex guards its members.
@@ -112,9 +113,13 @@ type Container struct {
 	visible bool
 	// abandoned says that nobody claimed it in time and that it is being removed.
 	abandoned bool
-	init      initHandle
-	execs     int // running
-	layer     layerUsage
+	// unwritten says that the disk does not know what the record says; unclean that its end was not cleaned up after.
+	unwritten, unclean bool
+	init               initHandle
+	execs              int // running
+	// execGate is held while an exec is counted, and while the group of all is killed for the only one.
+	execGate lock
+	layer    layerUsage
 }
 
 // lock is a mutex whose waiters can give up.
@@ -224,6 +229,9 @@ func (m *Manager) updatePod(p *Pod, change func(*PodRecord) error) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	next := p.record
+	if next.State == Removing { // writing would bring its directory back
+		return errs.New(errs.FailedPrecondition, "change pod sandbox %s: it is being removed", p.id)
+	}
 	if err := change(&next); err != nil {
 		return err
 	}
@@ -234,39 +242,32 @@ func (m *Manager) updatePod(p *Pod, change func(*PodRecord) error) error {
 	return nil
 }
 
-// updateContainer is updatePod for a container.
-func (m *Manager) updateContainer(c *Container, change func(*ContainerRecord) error) error {
-	c.pod.mu.Lock()
-	defer c.pod.mu.Unlock()
-	next := c.record
-	if err := change(&next); err != nil {
-		return err
-	}
-	if err := m.Records.WriteContainer(&next, nil); err != nil {
-		return err
-	}
-	c.record = next
-	return nil
-}
-
-// notePod records a fact: something that has happened and is so whether it can be written or not.
-func (m *Manager) notePod(p *Pod, change func(*PodRecord)) {
+// notePod records a fact: something that has happened, or must (a full disk keeps no pod from stopping), and is so whether it can be written
+// or not. change says whether it changed anything; nothing is noted of a pod that is being removed, which would bring its directory back.
+func (m *Manager) notePod(p *Pod, change func(*PodRecord) bool) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	change(&p.record)
+	if p.record.State == Removing || !change(&p.record) {
+		return false
+	}
 	if err := m.Records.WritePod(&p.record); err != nil {
 		m.Log.Error("record what happened to a pod", "pod", p.id, "error", err)
 	}
+	return true
 }
 
 // noteContainer is notePod for a container.
-func (m *Manager) noteContainer(c *Container, change func(*ContainerRecord)) {
+func (m *Manager) noteContainer(c *Container, change func(*ContainerRecord) bool) bool {
 	c.pod.mu.Lock()
 	defer c.pod.mu.Unlock()
-	change(&c.record)
-	if err := m.Records.WriteContainer(&c.record, nil); err != nil {
+	if c.record.State == Removing || !change(&c.record) {
+		return false
+	}
+	err := m.Records.WriteContainer(&c.record, nil)
+	if c.unwritten = err != nil; c.unwritten {
 		m.Log.Error("record what happened to a container", "container", c.id, "error", err)
 	}
+	return true
 }
 
 // snapshot returns a copy of the pod's record.

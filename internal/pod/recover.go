@@ -35,7 +35,11 @@ func (m *Manager) Recover(ctx context.Context) error {
 	}
 	m.placeAll() // settling waits for exits
 	for _, s := range stored {
-		if err := m.settleInTime(ctx, m.pods[s.Pod.ID]); err != nil {
+		p, err := m.anyPod(s.Pod.ID)
+		if err != nil {
+			continue
+		}
+		if err := m.settleInTime(ctx, p); err != nil {
 			m.Log.Error("finish what an earlier daemon began", "pod", s.Pod.ID, "error", err)
 		}
 	}
@@ -68,29 +72,106 @@ func (m *Manager) Resync(ctx context.Context) error {
 	for _, p := range m.allPods() {
 		failed = append(failed, m.resyncPod(ctx, p, running))
 	}
+	m.resyncExecs(ctx, running)
 	return errors.Join(append(failed, m.endStrays(ctx, running))...)
 }
 
+// resyncPod takes no operation's lock where a process is known to have been launched: an operation may hold it while it waits for an end of which
+// the old supervisor can tell nobody any more. What is being launched right now is looked at when that is through.
 func (m *Manager) resyncPod(ctx context.Context, p *Pod, running map[string]Running) error {
-	if h, ok := running[p.id]; !ok || h.Exit != nil {
-		p.mu.Lock()
-		gone := p.pauseGone
-		p.pauseGone = nil
-		p.mu.Unlock()
-		if gone != nil {
-			close(gone)
+	p.mu.Lock()
+	pause, launched := p.pauseGone != nil, p.record.Pause.PID != 0
+	p.mu.Unlock()
+	var failed []error
+	switch {
+	case pause && launched:
+		failed = append(failed, m.checkPause(ctx, p, running))
+	case pause:
+		m.after(p.op, func(ctx context.Context) error { return m.checkPause(ctx, p, nil) })
+	}
+	for _, c := range p.allContainers() {
+		switch c.snapshot().State {
+		case StateRun:
+			failed = append(failed, m.checkContainer(ctx, c, running))
+		case Starting:
+			m.after(c.op, func(ctx context.Context) error { return m.checkContainer(ctx, c, nil) })
 		}
 	}
-	if err := p.op.acquire(ctx); err != nil { // what is under way ends first, well or not
-		return err
-	}
-	m.settleContainers(p, running)
-	lost := p.snapshot().State == Ready && p.pauseGone == nil
-	p.op.release()
-	if !lost {
+	return errors.Join(failed...)
+}
+
+// after does something in the background once an operation is through.
+func (m *Manager) after(op lock, do func(context.Context) error) {
+	m.background.Go(func() {
+		err := op.acquire(m.ctx)
+		if err == nil {
+			op.release()
+			err = do(m.ctx)
+		}
+		if err != nil && m.ctx.Err() == nil {
+			m.Log.Error("bring a process that was being launched to what the new keeper holds", "error", err)
+		}
+	})
+}
+
+func (m *Manager) checkPause(ctx context.Context, p *Pod, running map[string]Running) error {
+	p.mu.Lock()
+	has := p.pauseGone != nil
+	p.mu.Unlock()
+	if !has {
 		return nil
 	}
-	return m.settle(ctx, p)
+	unknown, err := m.unknown(ctx, p.id, running)
+	if unknown {
+		m.pauseEnded(p, Exit{ID: p.id, Code: unknownExit, Finished: time.Now()})
+	}
+	return err
+}
+
+func (m *Manager) checkContainer(ctx context.Context, c *Container, running map[string]Running) error {
+	unknown, err := m.unknown(ctx, c.id, running)
+	if unknown && c.snapshot().State == StateRun {
+		m.lost(c, false)
+	}
+	return err
+}
+
+// resyncExecs ends the waiting for commands of which the new supervisor knows nothing; those being launched look for themselves.
+func (m *Manager) resyncExecs(ctx context.Context, running map[string]Running) {
+	m.mu.Lock()
+	launched := map[string]*execution{}
+	for id, x := range m.execs {
+		if x.resynced = true; x.launched {
+			launched[id] = x
+		}
+	}
+	m.mu.Unlock()
+	for id, x := range launched {
+		m.checkExec(ctx, id, x, running)
+	}
+}
+
+func (m *Manager) checkExec(ctx context.Context, id string, x *execution, running map[string]Running) {
+	// Also where it cannot be asked: the command is gone for whoever waits, and waiting longer helps nobody.
+	if unknown, err := m.unknown(ctx, id, running); unknown || err != nil {
+		x.lose()
+	}
+}
+
+// unknown asks for one process of which a list says nothing: it may have been launched since.
+func (m *Manager) unknown(ctx context.Context, id string, running map[string]Running) (bool, error) {
+	if _, ok := running[id]; ok { // an end of it is told by event
+		return false, nil
+	}
+	fd, err := m.Supervisor.Pidfd(ctx, id)
+	fd.Close()
+	switch {
+	case err == nil, errs.Is(err, errs.FailedPrecondition): // being launched, or its end is being told
+		return false, nil
+	case errs.Is(err, errs.NotFound):
+		return true, nil
+	}
+	return false, err
 }
 
 // adopt puts one stored pod into memory as it was.
@@ -101,7 +182,7 @@ func (m *Manager) adopt(s StoredPod, running map[string]Running) {
 	}
 	m.pods[p.id] = p
 	for _, r := range s.Containers {
-		c := &Container{id: r.ID, pod: p, op: newLock(), record: *r, visible: r.Claimed}
+		c := &Container{id: r.ID, pod: p, op: newLock(), execGate: newLock(), record: *r, visible: r.Claimed}
 		if r.State == StateRun || r.State == Starting {
 			c.gone = make(chan struct{})
 		}
@@ -125,11 +206,12 @@ func (m *Manager) settleContainers(p *Pod, running map[string]Running) {
 		case r.State != StateRun && r.State != Starting:
 		case held && h.Exit == nil && r.State == StateRun:
 		case held && h.Exit == nil: // launched, and the daemon died before it could say so
-			m.noteContainer(c, func(r *ContainerRecord) {
-				r.State, r.Started, r.Process = StateRun, time.Now(), Recorded{PID: h.PID, Inode: h.Inode}
+			m.noteContainer(c, func(r *ContainerRecord) bool {
+				r.State, r.Started, r.Process = StateRun, h.Started, Recorded{PID: h.PID, Inode: h.Inode}
+				return true
 			})
 		case held:
-			m.foldExit(c, *h.Exit)
+			m.foldExit(c, *h.Exit, exitReason(*h.Exit), "")
 		default:
 			m.lost(c, p.record.BootID != m.BootID)
 		}
@@ -142,8 +224,7 @@ func (m *Manager) lost(c *Container, rebooted bool) {
 	if rebooted {
 		message = "the machine was restarted"
 	}
-	m.foldExit(c, Exit{ID: c.id, Code: unknownExit, Finished: time.Now()})
-	m.noteContainer(c, func(r *ContainerRecord) { r.Reason, r.Message = "Unknown", message })
+	m.foldExit(c, Exit{ID: c.id, Code: unknownExit, Finished: time.Now()}, "Unknown", message)
 }
 
 // settleLimit bounds what one pod may cost the start of a daemon: a pod that cannot be settled must not keep the others from being served.
@@ -165,11 +246,15 @@ func (m *Manager) settle(ctx context.Context, p *Pod) error {
 		p.mu.Unlock()
 		return m.finishRemoval(ctx, p)
 	case r.State == Ready && p.pauseGone == nil:
-		m.notePod(p, func(r *PodRecord) {
+		if !r.Claimed { // and nobody will
+			return m.remove(ctx, p)
+		}
+		m.notePod(p, func(r *PodRecord) bool {
 			r.State, r.Reason, r.Message = NotReady, "PauseEnded", "pause, the first process of the pod, ended while no daemon ran"
 			if r.BootID != m.BootID {
 				r.Reason, r.Message = "Rebooted", "the machine was restarted"
 			}
+			return true
 		})
 		return m.detach(ctx, p)
 	case !r.Claimed:
@@ -189,10 +274,11 @@ func (m *Manager) settle(ctx context.Context, p *Pod) error {
 
 // finishRemoval takes a pod away that was being made or removed when the daemon died.
 func (m *Manager) finishRemoval(ctx context.Context, p *Pod) error {
-	m.notePod(p, func(r *PodRecord) {
+	m.notePod(p, func(r *PodRecord) bool {
 		if r.State == Preparing {
 			r.State = NotReady
 		}
+		return true
 	})
 	if p.snapshot().State == NotReady {
 		return m.remove(ctx, p)
@@ -206,7 +292,10 @@ func (m *Manager) endStrays(ctx context.Context, running map[string]Running) err
 	for id, h := range running {
 		_, podErr := m.anyPod(id)
 		_, containerErr := m.anyContainer(id)
-		if podErr == nil || containerErr == nil {
+		m.mu.RLock()
+		_, isExec := m.execs[id] // one asked for since the supervisor was replaced
+		m.mu.RUnlock()
+		if podErr == nil || containerErr == nil || isExec {
 			continue
 		}
 		m.Log.Warn("a process without a record is ended", "id", id, "pid", h.PID)

@@ -2,6 +2,7 @@ package pod
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"os"
@@ -147,8 +148,7 @@ func (m *Manager) run(ctx context.Context, p *Pod, wanted func() bool) (err erro
 		do   func() error
 	}{
 		{"record", func() error {
-			u.Push("record", func(context.Context) error { return m.dropPod(p) })
-			p.record = r
+			p.record = r // unwind takes it away
 			m.mu.Lock()
 			m.pods[p.id] = p
 			m.mu.Unlock()
@@ -198,22 +198,17 @@ func (m *Manager) run(ctx context.Context, p *Pod, wanted func() bool) (err erro
 // unwind undoes a failed start.
 func (m *Manager) unwind(ctx context.Context, p *Pod, u *undo.Stack, cause error) error {
 	left := u.Rollback(ctx)
+	if left == nil { // its record goes last: until then it says what is to be undone
+		left = m.dropPod(p)
+	}
 	if left == nil {
 		return cause
 	}
-	err := m.updatePod(p, func(r *PodRecord) error {
+	m.notePod(p, func(r *PodRecord) bool {
 		r.State, r.Reason, r.Message, r.Claimed = NotReady, "CleanupIncomplete", left.Error(), true
-		return nil
+		p.visible = true
+		return true
 	})
-	p.mu.Lock()
-	p.visible = true
-	p.mu.Unlock()
-	m.mu.Lock()
-	m.pods[p.id] = p
-	m.mu.Unlock()
-	if err != nil {
-		m.Log.Error("record a sandbox that could not be cleaned up", "pod", p.id, "error", err)
-	}
 	return fmt.Errorf("%w (and %v)", cause, left)
 }
 
@@ -231,6 +226,9 @@ func (m *Manager) startPause(ctx context.Context, p *Pod, r *PodRecord, group *c
 		return err
 	}
 	r.Pause = Recorded{PID: proc.PID, Inode: proc.Inode}
+	p.mu.Lock()
+	p.record.Pause = r.Pause // launched, see resyncPod; written with what comes next
+	p.mu.Unlock()
 	return proc.Pidfd.Close()
 }
 
@@ -252,7 +250,17 @@ func (m *Manager) endPause(ctx context.Context, p *Pod) error {
 			}
 		}
 	}
-	return m.Supervisor.Forget(ctx, p.id)
+	err := m.Supervisor.Forget(ctx, p.id)
+	if gone == nil || !errs.Is(err, errs.FailedPrecondition) {
+		return err
+	}
+	// It ended by itself a moment ago, and that has not been told yet.
+	select {
+	case <-gone:
+		return m.Supervisor.Forget(ctx, p.id)
+	case <-ctx.Done():
+		return fmt.Errorf("wait for the end of pause: %w", ctx.Err())
+	}
 }
 
 // claimPod gives a pod to its caller: recorded before the answer, visible with it.
@@ -328,12 +336,23 @@ func (m *Manager) allPods() []*Pod {
 	return slices.Collect(maps.Values(m.pods))
 }
 
-// dropPod takes a pod out of memory and off the disk.
+// dropPod takes a pod off the disk and out of memory. If the disk refuses it is there as before, to be removed once more. That it goes is not
+// written: until its record is gone the pod on disk is one that is not ready, and removing it once more finishes this.
 func (m *Manager) dropPod(p *Pod) error {
+	p.mu.Lock()
+	state, visible := p.record.State, p.visible
+	p.record.State, p.visible = Removing, false
+	p.mu.Unlock()
+	if err := errors.Join(os.RemoveAll(m.podState(p.id)), os.RemoveAll(m.podDir(p.id))); err != nil {
+		p.mu.Lock()
+		p.record.State, p.visible = state, visible
+		p.mu.Unlock()
+		return err
+	}
 	m.mu.Lock()
 	delete(m.pods, p.id)
 	m.mu.Unlock()
-	return os.RemoveAll(m.podDir(p.id))
+	return nil
 }
 
 func (m *Manager) podDir(id string) string   { return filepath.Join(m.Root, "pods", id) }

@@ -140,31 +140,28 @@ func openLogDir(base, below string) (*linux.FD, error) {
 // started records success, folding in an exit that was quicker than the answer.
 func (m *Manager) started(c *Container, r *ContainerRecord, proc *Process) {
 	c.init.set(proc.Pidfd)
-	m.noteContainer(c, func(now *ContainerRecord) {
+	m.noteContainer(c, func(now *ContainerRecord) bool {
 		now.State, now.Started, now.Stages = StateRun, proc.Started, r.Stages
 		now.Process = Recorded{PID: proc.PID, Inode: proc.Inode}
+		return true
 	})
 	c.pod.mu.Lock()
 	early := c.early
 	c.early = nil
 	c.pod.mu.Unlock()
 	if early != nil {
-		m.foldExit(c, *early)
+		m.foldExit(c, *early, exitReason(*early), "")
 	}
 }
 
 // failStart makes the container one that exited before it ran.
 func (m *Manager) failStart(ctx context.Context, c *Container, r *ContainerRecord, cause error) {
-	if err := m.removeCgroup(ctx, r.Cgroup); err != nil {
-		m.Log.Error("remove the cgroup of a container that did not start", "container", c.id, "error", err)
-	}
-	if err := m.Supervisor.Forget(ctx, c.id); err != nil {
-		m.Log.Error("forget a container that did not start", "container", c.id, "error", err)
-	}
-	m.noteContainer(c, func(now *ContainerRecord) {
+	m.noteContainer(c, func(now *ContainerRecord) bool {
 		now.State, now.Reason, now.Message, now.Stages = Exited, "StartError", cause.Error(), r.Stages
 		now.Exit = &Exit{Code: startErrorCode, Finished: time.Now()}
+		return true
 	})
+	m.cleanUp(ctx, c)
 	c.closeGone()
 }
 

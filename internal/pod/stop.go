@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"sync"
 
 	"fermata/internal/errs"
@@ -28,32 +27,39 @@ func (m *Manager) StopPodSandbox(ctx context.Context, id string) error {
 
 // stop is the pipeline of a sandbox's end. It can be run again at any point; each step does only what is left to do. Called with p.op held.
 func (m *Manager) stop(ctx context.Context, p *Pod) error {
-	err := m.updatePod(p, func(r *PodRecord) error {
-		if r.State == NotReady || r.State == Removing {
-			return nil
-		}
-		if err := move(podMoves, "pod sandbox "+r.ID, r.State, NotReady); err != nil {
-			return err
+	p.mu.Lock()
+	done := p.stopped || p.record.State == Removing // or removed, while this call waited
+	p.mu.Unlock()
+	if done {
+		return nil
+	}
+	m.notePod(p, func(r *PodRecord) bool {
+		if r.State == NotReady {
+			return false
 		}
 		r.State, r.Reason = NotReady, "Stopped"
-		return nil
+		return true
 	})
-	if err != nil {
-		return err
-	}
 	// From here on nobody can create or start a container in it: both look at the state under the pod's lock.
 	if err := m.killContainers(ctx, p); err != nil {
 		return fmt.Errorf("stop pod sandbox %s: %w", p.id, err)
 	}
-	if err := m.detach(ctx, p); err != nil {
+	detached := m.detach(ctx, p)
+	if detached != nil {
 		// A network that does not answer must not keep a pod from stopping (SPS-2): it is asked again at removal and by the network's own
 		// reconciliation, which frees whatever has no live sandbox.
-		m.Log.Error("give back the network of a stopped pod", "pod", p.id, "error", err)
+		m.Log.Error("give back the network of a stopped pod", "pod", p.id, "error", detached)
 	}
 	if err := m.endPause(ctx, p); err != nil {
 		return fmt.Errorf("stop pod sandbox %s: %w", p.id, err)
 	}
-	return m.removeCgroup(ctx, p.snapshot().Cgroup)
+	if err := m.removeCgroup(ctx, p.snapshot().Cgroup); err != nil {
+		return fmt.Errorf("stop pod sandbox %s: %w", p.id, err)
+	}
+	p.mu.Lock()
+	p.stopped = detached == nil
+	p.mu.Unlock()
+	return nil
 }
 
 // killContainers kills every container of a pod at once and waits until nothing of them runs.
@@ -76,7 +82,8 @@ func (m *Manager) detach(ctx context.Context, p *Pod) error {
 	if err := m.Network.Detach(ctx, p.id); err != nil {
 		return err
 	}
-	return m.updatePod(p, func(r *PodRecord) error { r.Attached = false; return nil })
+	m.notePod(p, func(r *PodRecord) bool { r.Attached = false; return true })
+	return nil
 }
 
 // RemovePodSandbox stops the sandbox, removes its containers and forgets it. Unknown is fine.
@@ -111,14 +118,10 @@ func (m *Manager) remove(ctx context.Context, p *Pod) error {
 	if err := m.detach(ctx, p); err != nil {
 		m.Log.Error("give back the network of a removed pod; its reconciliation will", "pod", p.id, "error", err)
 	}
-	// Not written: until its record is gone the pod on disk is one that is not ready, and removing it once more finishes this.
-	p.mu.Lock()
-	p.record.State, p.visible = Removing, false
-	p.mu.Unlock()
-	if err := os.RemoveAll(m.podState(p.id)); err != nil {
+	if err := m.dropPod(p); err != nil {
 		return fmt.Errorf("remove pod sandbox %s: %w", p.id, err)
 	}
-	return m.dropPod(p)
+	return nil
 }
 
 func (p *Pod) allContainers() []*Container {

@@ -50,14 +50,17 @@ func (m *Manager) StopContainer(ctx context.Context, id string, grace time.Durat
 
 // askToEnd sends the stop signal, the first time.
 func (m *Manager) askToEnd(ctx context.Context, c *Container) error {
-	r := c.snapshot()
-	if r.State != StateRun || r.Signalled {
+	sig := syscall.Signal(0)
+	first := m.noteContainer(c, func(r *ContainerRecord) bool {
+		if r.State != StateRun || r.Signalled {
+			return false
+		}
+		r.Signalled, sig = true, r.StopSignal
+		return true
+	})
+	if !first {
 		return nil
 	}
-	if err := m.updateContainer(c, func(r *ContainerRecord) error { r.Signalled = true; return nil }); err != nil {
-		return err
-	}
-	sig := r.StopSignal
 	if sig == 0 {
 		sig = syscall.SIGTERM
 	}
@@ -97,6 +100,7 @@ func (m *Manager) removeContainer(ctx context.Context, c *Container) error {
 	// Not written: until its record is gone the container on disk is one that has ended, and removing it once more finishes this.
 	c.pod.mu.Lock()
 	err := move(containerMoves, "container "+c.id, state, Removing)
+	visible := c.visible
 	if err == nil {
 		c.record.State, c.visible = Removing, false
 	}
@@ -104,8 +108,30 @@ func (m *Manager) removeContainer(ctx context.Context, c *Container) error {
 	if err != nil {
 		return err
 	}
-	if err := m.Images.Release(c.id); err != nil {
+	if err := m.discard(ctx, c); err != nil { // it is there as before, to be removed once more
+		c.pod.mu.Lock()
+		c.record.State, c.visible = state, visible
+		c.pod.mu.Unlock()
 		return fmt.Errorf("remove container %s: %w", c.id, err)
+	}
+	return nil
+}
+
+// discard takes away what a container that does not run has.
+func (m *Manager) discard(ctx context.Context, c *Container) error {
+	c.pod.mu.Lock()
+	unclean := c.unclean
+	c.pod.mu.Unlock()
+	if unclean { // its end was not cleaned up after
+		if err := m.removeCgroup(ctx, c.snapshot().Cgroup); err != nil {
+			return err
+		}
+		if err := m.Supervisor.Forget(ctx, c.id); err != nil {
+			return err
+		}
+	}
+	if err := m.Images.Release(c.id); err != nil {
+		return err
 	}
 	c.closeInit()
 	return m.dropContainer(c)
