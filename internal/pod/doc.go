@@ -105,10 +105,11 @@ type Process struct {
 
 // Running is a process the supervisor holds, or one that ended and was not forgotten yet.
 type Running struct {
-	ID    string
-	PID   int
-	Inode uint64
-	Exit  *Exit
+	ID      string
+	PID     int
+	Inode   uint64
+	Started time.Time
+	Exit    *Exit
 }
 
 // Exit is how a process ended.
@@ -119,6 +120,7 @@ type Exit struct {
 	Code      int            `json:"code"`
 	Signal    syscall.Signal `json:"signal,omitempty"`
 	OOMKilled bool           `json:"oomKilled,omitempty"`
+	Started   time.Time      `json:"-"`
 	Finished  time.Time      `json:"finished"`
 }
 
