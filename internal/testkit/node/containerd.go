@@ -60,7 +60,7 @@ func Containerd(ctx context.Context, o Options) (*Node, error) {
 	if err != nil {
 		return nil, err
 	}
-	bridge := "cd" + o.Name
+	bridge := "cd" + o.unique()
 	config := filepath.Join(o.Dir, "config.toml")
 	err = errors.Join(
 		os.MkdirAll(filepath.Join(o.Dir, "cni"), 0o755),

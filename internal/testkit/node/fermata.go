@@ -32,11 +32,12 @@ func Fermata(ctx context.Context, o Options) (*Node, error) {
 		}
 		o.Binary = filepath.Join(root, "bin/fermata")
 	}
+	name := o.unique()
 	n := &Node{Kind: "fermata", Dir: o.Dir, Log: filepath.Join(o.Dir, "daemon.log"), Socket: filepath.Join(o.Dir, "s/fermata.sock")}
 	n.Endpoint = "unix://" + n.Socket
 	n.command = []string{
 		o.Binary, "daemon", "--root", filepath.Join(o.Dir, "r"), "--state", filepath.Join(o.Dir, "s"), "--listen", n.Endpoint,
-		"--bridge", "fm" + o.Name, "--cgroup-parent", "/fermata-" + o.Name, "--registries", o.Registries,
+		"--bridge", "fm" + name, "--cgroup-parent", "/fermata-" + name, "--registries", o.Registries,
 		"--cni-conf-dir", filepath.Join(o.Dir, "no-cni"), "--log-level", "debug",
 	}
 	// An instance's names derive from its root, as in config.Config.Instance and network/builtin's linkPrefix.
@@ -46,15 +47,15 @@ func Fermata(ctx context.Context, o Options) (*Node, error) {
 	links := "fm" + strings.ToLower(base32.StdEncoding.EncodeToString(linkSum[:]))[:4]
 	n.scope = machine.Scope{
 		Dirs: []string{filepath.Join(o.Dir, "r"), filepath.Join(o.Dir, "s")}, Except: []string{filepath.Join(o.Dir, "r/images")},
-		Cgroups: []string{"/fermata-" + o.Name}, Links: []string{links, "fm" + o.Name}, Tables: []string{"fermata-" + instance},
+		Cgroups: []string{"/fermata-" + name}, Links: []string{links, "fm" + name}, Tables: []string{"fermata-" + instance},
 	}
 	n.cleanup = func(ctx context.Context) error {
 		err := n.endProcesses()
 		// What a node keeps for its next pods, and only uninstalling removes.
-		exec.CommandContext(ctx, "ip", "link", "delete", "fm"+o.Name).Run()
+		exec.CommandContext(ctx, "ip", "link", "delete", "fm"+name).Run()
 		err = errors.Join(err, deleteTable("fermata-"+instance))
-		groups, _ := filepath.Glob("/sys/fs/cgroup/*/fermata-" + o.Name)
-		for _, group := range append(groups, "/sys/fs/cgroup/fermata-"+o.Name) {
+		groups, _ := filepath.Glob("/sys/fs/cgroup/*/fermata-" + name)
+		for _, group := range append(groups, "/sys/fs/cgroup/fermata-"+name) {
 			os.Remove(group) // refused when something was left in it: for machine to find
 		}
 		return err

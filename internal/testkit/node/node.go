@@ -7,6 +7,8 @@ package node
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"os"
@@ -27,10 +29,16 @@ type Options struct {
 	Dir string
 	// Registries is a directory in the form of certs.d.
 	Registries string
-	// Name, up to eight letters, tells this node's bridge and cgroup from others'.
+	// Name, up to four letters, begins the names of this node's bridge and cgroup.
 	Name string
 	// Binary is the fermata to start; "" is bin/fermata of this tree.
 	Binary string
+}
+
+// unique is the name with four digits from the directory: a run that was killed, or one at the same time, has others.
+func (o Options) unique() string {
+	sum := sha256.Sum256([]byte(o.Dir))
+	return o.Name + hex.EncodeToString(sum[:2])
 }
 
 // Node is a running runtime.
@@ -82,13 +90,18 @@ func (n *Node) start(ctx context.Context) error {
 		close(ended)
 	}()
 	n.process, n.ended = cmd, ended
-	if n.CRI == nil {
+	first := n.CRI == nil
+	if first {
 		if n.CRI, err = cri.Dial(n.Endpoint); err != nil {
 			return errors.Join(err, n.Kill())
 		}
 	}
 	if err := n.ready(ctx); err != nil {
-		return fmt.Errorf("start %s: %w\n%s", n.Kind, errors.Join(err, n.Kill()), n.tail())
+		err = errors.Join(err, n.Kill())
+		if first {
+			err = errors.Join(err, n.cleanup(context.WithoutCancel(ctx)))
+		}
+		return fmt.Errorf("start %s: %w\n%s", n.Kind, err, n.tail())
 	}
 	return nil
 }
