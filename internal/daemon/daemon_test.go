@@ -79,6 +79,13 @@ func TestRecordsComeBackAndABrokenOneCostsOnePod(t *testing.T) {
 	if s, err := r.ReadSpec("a", "ac"); err != nil || s.Hostname != "a" {
 		t.Errorf("spec %v, %v", s, err)
 	}
+	// Set aside is not thrown away: not by the next start either.
+	if _, again, err := r.Load(); err != nil || len(again) != 1 || !strings.Contains(again[0].Error(), "b") {
+		t.Errorf("loaded once more: broken %v, %v", again, err)
+	}
+	if left, err := filepath.Glob(filepath.Join(r.root, "b", "*")); err != nil || len(left) != 2 { // the record and the containers
+		t.Errorf("of the broken pod there is %v, %v", left, err)
+	}
 	if _, err := os.Stat(filepath.Join(r.root, "begun")); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("an empty pod's directory is still there: %v", err)
 	}

@@ -24,6 +24,9 @@ const pauseID = 65535
 // userFileLimit bounds /etc/passwd and /etc/group of an image, in bytes (CVE-2024-9676).
 const userFileLimit = 1 << 20
 
+// maxUserFiles is of how many images they are kept.
+const maxUserFiles = 128
+
 // launcher turns a pod's wishes into plans (engine) and sends them to the keeper.
 type launcher struct {
 	*parts
@@ -237,6 +240,9 @@ func (r *launcher) UserFiles(_ context.Context, img *pod.Image) (passwd, group [
 		*into = b
 	}
 	r.mu.Lock()
+	if len(r.users) >= maxUserFiles { // images come and go
+		clear(r.users)
+	}
 	r.users[img.ID] = read
 	r.mu.Unlock()
 	return read.passwd, read.group, nil

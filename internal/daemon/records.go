@@ -70,6 +70,7 @@ func within(dir string, write func() error) error {
 func replaceFile(path string, b []byte) error {
 	tmp := path + ".new"
 	if err := os.WriteFile(tmp, b, 0o600); err != nil {
+		os.Remove(tmp) // a full disk wants its bytes back
 		return err
 	}
 	return os.Rename(tmp, path)
@@ -107,12 +108,23 @@ func (r *records) Load() (pods []pod.StoredPod, broken []error, err error) {
 	return pods, broken, nil
 }
 
+// sweep removes a directory without a record: its owner was killed while making or removing it. One whose record was set aside by an earlier start
+// is kept, with all that is in it, and named.
+func sweep(dir string) []error {
+	if aside, _ := filepath.Glob(filepath.Join(dir, "*.json.broken-*")); len(aside) > 0 {
+		return []error{fmt.Errorf("%s: its record was set aside as %s", dir, aside[0])}
+	}
+	if err := os.RemoveAll(dir); err != nil {
+		return []error{err}
+	}
+	return nil
+}
+
 func (r *records) loadPod(id string) (stored *pod.StoredPod, broken []error) {
 	var p pod.PodRecord
 	err := durable.Read(filepath.Join(r.pod(id), "pod.json"), podKind, &p)
-	if errors.Is(err, fs.ErrNotExist) { // killed between making the directory and the record: nothing else was done yet
-		os.RemoveAll(r.pod(id))
-		return nil, nil
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, sweep(r.pod(id))
 	}
 	if err != nil {
 		return nil, []error{err}
@@ -127,7 +139,7 @@ func (r *records) loadPod(id string) (stored *pod.StoredPod, broken []error) {
 		err := durable.Read(filepath.Join(r.container(id, e.Name()), "container.json"), containerKind, &c)
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
-			os.RemoveAll(r.container(id, e.Name()))
+			broken = append(broken, sweep(r.container(id, e.Name()))...)
 		case err != nil:
 			broken = append(broken, err)
 		default:

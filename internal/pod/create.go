@@ -53,7 +53,8 @@ func (m *Manager) CreateContainer(ctx context.Context, req *runtimeapi.CreateCon
 
 // checkLogPath refuses a log file outside the pod's log directory.
 func checkLogPath(path string) error {
-	if filepath.IsAbs(path) || slices.Contains(strings.Split(path, "/"), "..") || strings.ContainsRune(path, 0) {
+	base := path[strings.LastIndexByte(path, '/')+1:] // one that names a directory would put the file elsewhere than the status says
+	if path != "" && (base == "" || base == ".") || filepath.IsAbs(path) || slices.Contains(strings.Split(path, "/"), "..") || strings.ContainsRune(path, 0) {
 		return errs.New(errs.InvalidArgument, "create container: config.log_path: %q is not a path below the pod's log directory", path)
 	}
 	return nil
@@ -251,7 +252,7 @@ func (m *Manager) devices(config *runtimeapi.ContainerConfig) ([]spec.Device, er
 			if at == "" {
 				at = d.GetHostPath()
 			}
-			if rel, err := filepath.Rel(filepath.Clean(d.GetHostPath()), f.Path); err == nil && len(found) > 1 && !strings.HasPrefix(rel, "..") {
+			if rel, err := filepath.Rel(filepath.Clean(d.GetHostPath()), f.Path); err == nil && rel != "." && !strings.HasPrefix(rel, "..") {
 				at = filepath.Join(at, rel)
 			}
 			f.Path = at

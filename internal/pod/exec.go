@@ -17,8 +17,9 @@ import (
 )
 
 const (
-	// execOutputLimit is what is kept of each stream, EXS-1 (CVE-2022-1708's class); the rest is read and dropped, the command goes on.
-	execOutputLimit = 16 << 20
+	// execOutputLimit is what is kept of the output, in bytes, EXS-1 (CVE-2022-1708's class); the rest is read and dropped, the command goes on. The
+	// kubelet takes messages of 16 MiB (GEN-2), and a kilobyte is the rest of the answer's.
+	execOutputLimit = 16<<20 - 1<<10
 	// execDrain is how long output is still read after the command itself has ended while something it left behind holds the pipes
 	// (kubernetes #92057: an exec that never ended).
 	execDrain = 500 * time.Millisecond
@@ -76,9 +77,19 @@ func (m *Manager) ExecSync(ctx context.Context, id string, cmd []string, timeout
 	if err != nil {
 		return nil, fmt.Errorf("exec %q in container %s: %w", strings.Join(cmd, " "), c.id, err)
 	}
-	stdout.drain()
-	stderr.drain()
-	return &runtimeapi.ExecSyncResponse{Stdout: stdout.kept, Stderr: stderr.kept, ExitCode: int32(exit.Code)}, nil
+	until := time.Now().Add(execDrain)
+	stdout.drain(until)
+	stderr.drain(until)
+	resp := &runtimeapi.ExecSyncResponse{ExitCode: int32(exit.Code)}
+	resp.Stdout, resp.Stderr = fit(stdout.kept, stderr.kept)
+	return resp, nil
+}
+
+// fit cuts what does not go into one answer: each stream has half of it for sure, and what the other leaves.
+func fit(stdout, stderr []byte) ([]byte, []byte) {
+	const half = execOutputLimit / 2
+	stderr = stderr[:min(len(stderr), max(half, execOutputLimit-len(stdout)))]
+	return stdout[:min(len(stdout), execOutputLimit-len(stderr))], stderr
 }
 
 // execCall is a command and where it is to run; stdout and stderr stay the caller's.
@@ -290,8 +301,8 @@ func (c *captured) read() {
 func (c *captured) started() { c.theirs.Close() }
 
 // drain waits for the stream's end, but not for long.
-func (c *captured) drain() {
-	c.ours.SetReadDeadline(time.Now().Add(execDrain))
+func (c *captured) drain(until time.Time) {
+	c.ours.SetReadDeadline(until)
 	<-c.done
 }
 

@@ -6,9 +6,11 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"unicode"
 
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"fermata/internal/errs"
 	"fermata/internal/spec"
 )
 
@@ -60,6 +62,18 @@ func (m *Manager) writeHosts(id string, config *runtimeapi.PodSandboxConfig, ips
 		fmt.Fprintf(&b, "%s\t%s\n", ip, podHostname(config))
 	}
 	return os.WriteFile(path, []byte(b.String()), 0o644)
+}
+
+// checkDNS refuses what would be more than one word of a line of resolv.conf.
+func checkDNS(dns *runtimeapi.DNSConfig) error {
+	for field, words := range map[string][]string{"servers": dns.GetServers(), "searches": dns.GetSearches(), "options": dns.GetOptions()} {
+		for i, w := range words {
+			if strings.ContainsFunc(w, func(r rune) bool { return unicode.IsSpace(r) || unicode.IsControl(r) }) {
+				return errs.New(errs.InvalidArgument, "run pod sandbox: config.dns_config.%s[%d]: %q is not one word", field, i, w)
+			}
+		}
+	}
+	return nil
 }
 
 // resolvConf is the file's text: the host's where the request says nothing.

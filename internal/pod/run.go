@@ -58,6 +58,9 @@ func (m *Manager) checkSandbox(req *runtimeapi.RunPodSandboxRequest) error {
 	if err := checkSandboxSecurity(config); err != nil {
 		return err
 	}
+	if err := checkDNS(config.GetDnsConfig()); err != nil {
+		return err
+	}
 	_, err := cgroupParent(config.GetLinux().GetCgroupParent(), m.CgroupParent)
 	return err
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"path/filepath"
 
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"google.golang.org/protobuf/proto"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
@@ -38,22 +39,35 @@ func (m *Manager) UpdateContainerResources(ctx context.Context, id string, chang
 	if err != nil {
 		return fmt.Errorf("update resources of container %s: %w", c.id, err)
 	}
-	before := *made.Linux.Resources
+	before := made.Linux.Resources
 	limits.Devices = before.Devices
+	made.Linux.Resources = limits
 	if r.State == StateRun {
 		group := m.Cgroups.Group(r.Cgroup)
-		if err := group.Apply(limits); err != nil {
-			if undone := group.Apply(&before); undone != nil {
+		err = group.Apply(limits)
+		if err == nil {
+			err = m.writeResources(c, merged, made)
+		}
+		if err != nil {
+			if undone := group.Apply(before); undone != nil {
 				err = fmt.Errorf("%w (and put the old limits back: %v)", err, undone)
 			}
-			return fmt.Errorf("update resources of container %s: %w", c.id, err)
 		}
+	} else {
+		err = m.writeResources(c, merged, made)
 	}
-	made.Linux.Resources = limits
+	if err != nil {
+		return fmt.Errorf("update resources of container %s: %w", c.id, err)
+	}
+	return nil
+}
+
+// writeResources records limits that are in force.
+func (m *Manager) writeResources(c *Container, limits *runtimeapi.LinuxContainerResources, made *specs.Spec) error {
 	c.pod.mu.Lock()
 	defer c.pod.mu.Unlock()
 	next := c.record
-	next.Resources = wrap(merged)
+	next.Resources = wrap(limits)
 	if err := m.Records.WriteContainer(&next, made); err != nil {
 		return err
 	}
@@ -61,7 +75,8 @@ func (m *Manager) UpdateContainerResources(ctx context.Context, id string, chang
 	return nil
 }
 
-// mergeResources lays what is set in change over a copy of had. Zero means "as before", a list or map that is not empty replaces the old one.
+// mergeResources lays what is set in change over a copy of had. Zero means "as before"; a list that is not empty replaces the old one, a map's
+// entries are laid over the old ones.
 func mergeResources(had, change *runtimeapi.LinuxContainerResources) *runtimeapi.LinuxContainerResources {
 	merged := &runtimeapi.LinuxContainerResources{}
 	if had != nil {
