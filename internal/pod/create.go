@@ -329,6 +329,7 @@ func (m *Manager) dropContainer(c *Container) error {
 	if err := os.RemoveAll(m.containerDir(&r)); err != nil {
 		return err
 	}
+	m.execSpecs.drop(c.id)
 	c.pod.mu.Lock()
 	delete(c.pod.containers, c.id)
 	c.pod.mu.Unlock()

@@ -9,6 +9,7 @@ import (
 	"syscall"
 	"time"
 
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"fermata/internal/errs"
@@ -104,7 +105,7 @@ type execCall struct {
 // execute starts the command and waits for its end or the context's, at which it is killed.
 func (m *Manager) execute(ctx context.Context, e execCall) (Exit, error) {
 	c, r, execID := e.c, e.r, e.id
-	made, err := m.Records.ReadSpec(r.PodID, r.ID)
+	made, err := m.execSpecs.get(r.ID, func() (*specs.Spec, error) { return m.Records.ReadSpec(r.PodID, r.ID) })
 	if err != nil {
 		return Exit{}, err
 	}

@@ -54,7 +54,8 @@ type Manager struct {
 	recovered bool
 	unplaced  []Exit
 
-	flights flights
+	flights   flights
+	execSpecs execSpecs
 
 	// background counts reaping and other work that outlives a call.
 	background sync.WaitGroup
