@@ -1,6 +1,3 @@
-// Package stats measures what pods use beyond what their cgroups count: space and inodes of a directory tree.
-//
-// What belongs elsewhere: cgroup figures (package cgroup), network figures (package network), the CRI's form of them (package pod).
 package stats
 
 import (
