@@ -228,6 +228,7 @@ func (p *parts) serve(ctx context.Context) error {
 	case err := <-failed:
 		return fmt.Errorf("serve: %w", err)
 	}
+	p.pods.EndEvents() // whose streams would never end
 	stopped := make(chan struct{})
 	go func() { server.GracefulStop(); close(stopped) }()
 	select {

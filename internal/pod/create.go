@@ -296,6 +296,7 @@ func (m *Manager) claimContainer(id string) error {
 		c.record = next
 	}
 	c.visible = true
+	m.tellOf(c.pod, c.id, eventCreated)
 	return nil
 }
 

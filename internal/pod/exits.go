@@ -158,6 +158,7 @@ func (m *Manager) pauseEnded(p *Pod, e Exit) {
 	})
 	if unwanted {
 		m.Log.Warn("pause ended by itself", "pod", p.id, "code", e.Code, "signal", int(e.Signal))
+		m.tellStopped(p)
 	}
 	if gone != nil {
 		close(gone)

@@ -56,6 +56,7 @@ type Manager struct {
 
 	flights   flights
 	execSpecs execSpecs
+	events    events
 
 	// background counts reaping and other work that outlives a call.
 	background sync.WaitGroup
@@ -98,6 +99,7 @@ type Pod struct {
 	visible   bool
 	abandoned bool // nobody claimed it in time: it is being removed
 	stopped   bool // nothing of it is left but its records
+	stopTold  bool // readers of events know that it ended
 }
 
 // Container is one container of a pod. Its pod's mutex guards its members.
@@ -261,13 +263,15 @@ func (m *Manager) notePod(p *Pod, change func(*PodRecord) bool) bool {
 func (m *Manager) noteContainer(c *Container, change func(*ContainerRecord) bool) bool {
 	c.pod.mu.Lock()
 	defer c.pod.mu.Unlock()
-	if c.record.State == Removing || !change(&c.record) {
+	before := c.record.State
+	if before == Removing || !change(&c.record) {
 		return false
 	}
 	err := m.Records.WriteContainer(&c.record, nil)
 	if c.unwritten = err != nil; c.unwritten {
 		m.Log.Error("record what happened to a container", "container", c.id, "error", err)
 	}
+	m.tellChange(c, before)
 	return true
 }
 

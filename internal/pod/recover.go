@@ -176,7 +176,7 @@ func (m *Manager) unknown(ctx context.Context, id string, running map[string]Run
 
 // adopt puts one stored pod into memory as it was.
 func (m *Manager) adopt(s StoredPod, running map[string]Running) {
-	p := &Pod{id: s.Pod.ID, op: newLock(), record: *s.Pod, containers: map[string]*Container{}, visible: s.Pod.Claimed}
+	p := &Pod{id: s.Pod.ID, op: newLock(), record: *s.Pod, containers: map[string]*Container{}, visible: s.Pod.Claimed, stopTold: s.Pod.State != Ready}
 	if h, ok := running[p.id]; ok && h.Exit == nil {
 		p.pauseGone = make(chan struct{})
 	}
@@ -256,6 +256,7 @@ func (m *Manager) settle(ctx context.Context, p *Pod) error {
 			}
 			return true
 		})
+		m.tellStopped(p)
 		return m.detach(ctx, p)
 	case !r.Claimed:
 		m.removeLater(p.id, m.abandonPod)

@@ -212,6 +212,7 @@ func (m *Manager) unwind(ctx context.Context, p *Pod, u *undo.Stack, cause error
 		p.visible = true
 		return true
 	})
+	m.tellNow(p, p.id, eventCreated)
 	return fmt.Errorf("%w (and %v)", cause, left)
 }
 
@@ -288,6 +289,7 @@ func (m *Manager) claimPod(id string) error {
 		p.record = next
 	}
 	p.visible = true
+	m.tellOf(p, p.id, eventCreated, eventStarted)
 	return nil
 }
 

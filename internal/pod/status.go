@@ -80,7 +80,21 @@ func (m *Manager) PodSandboxStatus(_ context.Context, id string, verbose bool) (
 	if err != nil {
 		return nil, err
 	}
-	r := p.snapshot()
+	p.mu.Lock()
+	r, containers := p.record, p.containerStatuses()
+	p.mu.Unlock()
+	resp := &runtimeapi.PodSandboxStatusResponse{Status: sandboxStatus(&r), ContainersStatuses: containers, Timestamp: time.Now().UnixNano()}
+	if verbose {
+		resp.Info, err = verboseInfo(map[string]any{
+			"pid": r.Pause.PID, "config": r.Config, "runtimeHandler": r.Handler, "reason": r.Reason, "message": r.Message,
+			"cgroup": r.Cgroup, "stages": r.Stages,
+		})
+	}
+	return resp, err
+}
+
+// sandboxStatus is a pod's record in the CRI's form.
+func sandboxStatus(r *PodRecord) *runtimeapi.PodSandboxStatus {
 	config := r.Config.M
 	status := &runtimeapi.PodSandboxStatus{
 		Id: r.ID, Metadata: config.GetMetadata(), State: r.State.criPod(), CreatedAt: r.Created.UnixNano(),
@@ -94,19 +108,7 @@ func (m *Manager) PodSandboxStatus(_ context.Context, id string, verbose bool) (
 			status.Network.AdditionalIps = append(status.Network.AdditionalIps, &runtimeapi.PodIP{Ip: ip.String()})
 		}
 	}
-	resp := &runtimeapi.PodSandboxStatusResponse{Status: status, Timestamp: time.Now().UnixNano()}
-	for _, c := range p.allContainers() {
-		if c.isVisible() {
-			resp.ContainersStatuses = append(resp.ContainersStatuses, containerStatus(c.snapshot()))
-		}
-	}
-	if verbose {
-		resp.Info, err = verboseInfo(map[string]any{
-			"pid": r.Pause.PID, "config": r.Config, "runtimeHandler": r.Handler, "reason": r.Reason, "message": r.Message,
-			"cgroup": r.Cgroup, "stages": r.Stages,
-		})
-	}
-	return resp, err
+	return status
 }
 
 // ContainerStatus describes a container.

@@ -59,6 +59,7 @@ func (m *Manager) stop(ctx context.Context, p *Pod) error {
 	p.mu.Lock()
 	p.stopped = detached == nil
 	p.mu.Unlock()
+	m.tellStopped(p)
 	return nil
 }
 
@@ -118,8 +119,12 @@ func (m *Manager) remove(ctx context.Context, p *Pod) error {
 	if err := m.detach(ctx, p); err != nil {
 		m.Log.Error("give back the network of a removed pod; its reconciliation will", "pod", p.id, "error", err)
 	}
+	visible := p.isVisible()
 	if err := m.dropPod(p); err != nil {
 		return fmt.Errorf("remove pod sandbox %s: %w", p.id, err)
+	}
+	if visible {
+		m.tellNow(p, p.id, eventDeleted)
 	}
 	return nil
 }

@@ -114,6 +114,9 @@ func (m *Manager) removeContainer(ctx context.Context, c *Container) error {
 		c.pod.mu.Unlock()
 		return fmt.Errorf("remove container %s: %w", c.id, err)
 	}
+	if visible {
+		m.tellNow(c.pod, c.id, eventDeleted)
+	}
 	return nil
 }
 
