@@ -221,11 +221,15 @@ func (p *parts) serve(ctx context.Context) error {
 	registerFermata(server, p)
 	failed := make(chan error, 1)
 	go func() { failed <- server.Serve(p.listener) }()
+	watching, stopWatching := context.WithCancel(ctx)
+	defer stopWatching()
 	watched := make(chan struct{})
-	go func() { p.watchKeeper(ctx); close(watched) }()
+	go func() { p.watchKeeper(watching); close(watched) }()
 	select {
 	case <-ctx.Done():
 	case err := <-failed:
+		stopWatching() // before the connection is closed: that is no keeper's end
+		<-watched
 		return fmt.Errorf("serve: %w", err)
 	}
 	p.pods.EndEvents() // whose streams would never end

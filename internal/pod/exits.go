@@ -19,7 +19,13 @@ const reapLimit = time.Minute
 // may come again after a reconnect and is then folded in once.
 //
 // Before [Manager.Recover] is through nobody knows whose exit it is: such exits are kept and taken in then.
+// After [Manager.Close] exits are left to the next daemon, which is told of them again.
 func (m *Manager) Exited(e Exit) {
+	m.closing.RLock()
+	defer m.closing.RUnlock()
+	if m.closed {
+		return
+	}
 	m.mu.Lock()
 	if !m.recovered {
 		m.unplaced = append(m.unplaced, e)

@@ -58,6 +58,9 @@ type Manager struct {
 	execSpecs execSpecs
 	events    events
 
+	closing sync.RWMutex // guards closed; held shared while an exit is taken in
+	closed  bool
+
 	// background counts reaping and other work that outlives a call.
 	background sync.WaitGroup
 	ctx        context.Context // ends with Close; background work's
@@ -77,6 +80,9 @@ func New(o Options) *Manager {
 func (m *Manager) Close() {
 	m.flights.wait()
 	m.cancel()
+	m.closing.Lock()
+	m.closed = true // from here on no exit starts work that nobody waits for
+	m.closing.Unlock()
 	m.background.Wait()
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -87,6 +87,21 @@ func TestAnExitToldAgainIsCleanedUpAfter(t *testing.T) {
 	}
 }
 
+// A daemon that has ended takes in nothing any more: work it began then nobody would wait for. The next one is told again.
+func TestAnExitAfterTheEndIsTheNextDaemons(t *testing.T) {
+	n := newNode(t)
+	_, id := n.running("a")
+	n.Manager.Close()
+	n.runtime.end(Exit{ID: id, Code: 7, Finished: time.Now()})
+	if s := n.container(id); s.State != runtimeapi.ContainerState_CONTAINER_RUNNING {
+		t.Errorf("the ended daemon: %v", s)
+	}
+	n.restart(t.Context())
+	if s := n.container(id); s.ExitCode != 7 {
+		t.Errorf("the next one: %v", s)
+	}
+}
+
 func TestARemovalThatFailsCanBeRepeated(t *testing.T) {
 	n := newNode(t)
 	podID, id := n.running("a")

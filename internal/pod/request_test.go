@@ -80,6 +80,28 @@ func TestTheOnlyDeviceOfADirectoryStaysBelowIt(t *testing.T) {
 	}
 }
 
+func TestAnUpdatedOOMScoreIsCheckedAndInTheSpec(t *testing.T) {
+	n := newNode(t)
+	req := sandboxRequest("a")
+	podID := must[string](t)(n.RunPodSandbox(t.Context(), req))
+	id := must[string](t)(n.CreateContainer(t.Context(), containerRequest(podID, req, "c")))
+	update := func(score int64) error {
+		return n.UpdateContainerResources(t.Context(), id, &runtimeapi.LinuxContainerResources{OomScoreAdj: score})
+	}
+	if err := update(1001); !errs.Is(err, errs.InvalidArgument) {
+		t.Errorf("1001: %v", err)
+	}
+	if err := update(500); err != nil {
+		t.Fatal(err)
+	}
+	if s := must[*specs.Spec](t)(n.records.ReadSpec(podID, id)); s.Process.OOMScoreAdj == nil || *s.Process.OOMScoreAdj != 500 {
+		t.Errorf("spec has %v", s.Process.OOMScoreAdj)
+	}
+	if got := n.container(id).Resources.Linux.OomScoreAdj; got != 500 {
+		t.Errorf("status says %d", got)
+	}
+}
+
 // All or nothing (UCR-1): also where only the record of it fails.
 func TestAnUpdateThatCannotBeWrittenIsNotInForce(t *testing.T) {
 	n := newNode(t)

@@ -36,6 +36,9 @@ func (m *Manager) UpdateContainerResources(ctx context.Context, id string, chang
 		return err
 	}
 	limits, err := spec.Resources(merged, m.Facts)
+	if err == nil {
+		err = m.updateOOMScore(made, change.GetOomScoreAdj())
+	}
 	if err != nil {
 		return fmt.Errorf("update resources of container %s: %w", c.id, err)
 	}
@@ -62,6 +65,19 @@ func (m *Manager) UpdateContainerResources(ctx context.Context, id string, chang
 	return nil
 }
 
+// updateOOMScore changes what a container that is created will get, and what execs in one that runs get (UCR-2); 0 is "as before".
+func (m *Manager) updateOOMScore(made *specs.Spec, score int64) error {
+	const limit = 1000 // proc_pid_oom_score_adj(5)
+	if score < -limit || score > limit {
+		return errs.New(errs.InvalidArgument, "linux.oom_score_adj: %d is not from %d to %d", score, -limit, limit)
+	}
+	if score != 0 {
+		adj := max(int(score), m.Facts.OOMScoreAdjMin)
+		made.Process.OOMScoreAdj = &adj
+	}
+	return nil
+}
+
 // writeResources records limits that are in force.
 func (m *Manager) writeResources(c *Container, limits *runtimeapi.LinuxContainerResources, made *specs.Spec) error {
 	c.pod.mu.Lock()
@@ -72,6 +88,7 @@ func (m *Manager) writeResources(c *Container, limits *runtimeapi.LinuxContainer
 		return err
 	}
 	c.record = next
+	m.execSpecs.drop(c.id)
 	return nil
 }
 
