@@ -181,6 +181,10 @@ func call(t *testing.T, conn *grpc.ClientConn, method string, m protoreflect.Met
 	if err := errors.Join(stream.SendMsg(req), stream.CloseSend()); err != nil {
 		return err
 	}
+	if m.Name() == "GetContainerEvents" { // it goes on for as long as its caller listens, and its header says that it has begun
+		_, err := stream.Header()
+		return err
+	}
 	for {
 		if err := stream.RecvMsg(resp); err == io.EOF {
 			return nil
