@@ -365,6 +365,7 @@ func (m *Manager) podState(id string) string { return filepath.Join(m.State, "po
 
 // removeCgroup kills what is left in a cgroup and removes it.
 func (m *Manager) removeCgroup(ctx context.Context, path string) error {
+	defer m.figures.drop(path)
 	g := m.Cgroups.Group(path)
 	if err := g.Kill(ctx); err != nil {
 		return err

@@ -17,8 +17,12 @@ type Usage struct {
 	Time time.Time
 }
 
-// MaxAge is how old a kept measurement may be before [Cache.Of] measures again: walking a large layer is not for every ten seconds of every client.
-const MaxAge = 10 * time.Second
+// MaxAge is how old a kept measurement may be before [Cache.Of] measures again. One that took long is kept for longer, so that walking a large layer,
+// however often it is asked for, takes at most one part in patience of a processor's time.
+const (
+	MaxAge   = 10 * time.Second
+	patience = 100
+)
 
 // Measure walks a tree. What vanishes during the walk is not counted and no error: the tree is somebody's who goes on working.
 func Measure(dir string) (Usage, error) {
@@ -50,18 +54,19 @@ func Measure(dir string) (Usage, error) {
 type Cache struct {
 	mu   sync.Mutex
 	kept Usage
+	took time.Duration
 }
 
-// Of returns the tree's usage, measured at most [MaxAge] ago.
+// Of returns the tree's usage, measured at most [MaxAge] ago, or as long ago as its size makes reasonable. Usage.Time says when.
 func (c *Cache) Of(dir string) (Usage, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if time.Since(c.kept.Time) < MaxAge {
+	if time.Since(c.kept.Time) < max(MaxAge, patience*c.took) {
 		return c.kept, nil
 	}
 	u, err := Measure(dir)
 	if err == nil {
-		c.kept = u
+		c.kept, c.took = u, time.Since(u.Time)
 	}
 	return u, err
 }

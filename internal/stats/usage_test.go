@@ -57,3 +57,21 @@ func TestCacheKeepsForAWhile(t *testing.T) {
 		t.Errorf("after MaxAge %+v, %v; want one inode more than %+v", later, err, first)
 	}
 }
+
+func TestCacheMeasuresLargeTreesLessOften(t *testing.T) {
+	dir := t.TempDir()
+	var c Cache
+	first, err := c.Of(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.took = MaxAge / 10
+	c.kept.Time = first.Time.Add(-9 * MaxAge)
+	if again, err := c.Of(dir); err != nil || again != c.kept {
+		t.Errorf("a tree that takes a second was measured again after 90: %+v, %v", again, err)
+	}
+	c.kept.Time = first.Time.Add(-11 * MaxAge)
+	if later, err := c.Of(dir); err != nil || later.Time.Before(first.Time) {
+		t.Errorf("a tree that takes a second was not measured after 110: %+v, %v", later, err)
+	}
+}
