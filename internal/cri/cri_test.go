@@ -116,7 +116,7 @@ func serve(t *testing.T) *grpc.ClientConn {
 	Register(server, pods, noImages{}, Node{
 		Version: "1", Handlers: []*runtimeapi.RuntimeHandler{{Name: ""}}, NetworkStatus: func() error { return errors.New("no bridge") },
 		SetPodCIDR: func(string) error { return nil }, Info: func() map[string]string { return map[string]string{"config": "{}"} },
-	})
+	}, nil)
 	socket := filepath.Join(t.TempDir(), "s")
 	l, err := net.Listen("unix", socket)
 	if err != nil {

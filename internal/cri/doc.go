@@ -51,9 +51,10 @@ type ImageUsage interface {
 var _ Images = (*image.Store)(nil)
 
 // Register puts both services on a server.
-func Register(s *grpc.Server, pods *pod.Manager, images Images, node Node) {
+func Register(s *grpc.Server, pods *pod.Manager, images Images, node Node, streams Streams) {
 	runtimeapi.RegisterRuntimeServiceServer(s, &runtime{
-		nodeCalls: nodeCalls{node}, sandboxCalls: sandboxCalls{pods}, containerCalls: containerCalls{pods}, processCalls: processCalls{pods}, figureCalls: figureCalls{pods}, eventCalls: eventCalls{pods},
+		nodeCalls: nodeCalls{node}, sandboxCalls: sandboxCalls{pods}, containerCalls: containerCalls{pods}, processCalls: processCalls{pods}, eventCalls: eventCalls{pods},
+		streamCalls: streamCalls{pods, streams},
 	})
 	runtimeapi.RegisterImageServiceServer(s, &imageCalls{images: images, handlers: node.Handlers})
 }
@@ -65,8 +66,8 @@ type runtime struct {
 	sandboxCalls
 	containerCalls
 	processCalls
-	figureCalls
 	eventCalls
+	streamCalls
 }
 
 // unbuilt answers for what no part answers for: one level deeper than the parts, so that theirs win.

@@ -25,6 +25,7 @@ import (
 	"fermata/internal/linux"
 	"fermata/internal/network"
 	"fermata/internal/pod"
+	"fermata/internal/stream"
 )
 
 // Version is fermata's, set by the Makefile.
@@ -46,6 +47,7 @@ type parts struct {
 	keeper   keeperLink
 	pods     *pod.Manager
 	node     cri.Node
+	streams  *stream.Server
 	listener net.Listener
 }
 
@@ -71,6 +73,7 @@ func Run(ctx context.Context, cfg *config.Config) (err error) {
 		{"pods", p.makePods},
 		{"keeper", p.openKeeper},
 		{"recovery", p.recover},
+		{"streams", p.openStreams},
 		{"socket", p.listen},
 	} {
 		if err := step.make(ctx); err != nil {
@@ -217,7 +220,7 @@ func (p *parts) serve(ctx context.Context) error {
 		// Clients ping a quiet connection every few seconds (GEN-3); gRPC's default would close it for that.
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: time.Second, PermitWithoutStream: true}))
 	server := grpc.NewServer(options...)
-	cri.Register(server, p.pods, p.images, p.node)
+	cri.Register(server, p.pods, p.images, p.node, p.streams)
 	registerFermata(server, p)
 	failed := make(chan error, 1)
 	go func() { failed <- server.Serve(p.listener) }()

@@ -183,10 +183,31 @@ func (r *launcher) Exec(ctx context.Context, e *pod.ExecStart) (*pod.Process, er
 		return nil, err
 	}
 	defer plan.Close()
-	return r.launch(ctx, plan, &wire.Launch{
-		ID: e.ID, Kind: wire.Exec, Stdin: wire.Null, Stdout: wire.Given, Stderr: wire.Given,
-		FDs: []wire.PassedFD{{Role: wire.Stdout, FD: e.Stdout}, {Role: wire.Stderr, FD: e.Stderr}},
-	})
+	l := &wire.Launch{ID: e.ID, Kind: wire.Exec}
+	if e.Process.Terminal {
+		l.Stdin, l.Stdout, l.Stderr = wire.Given, wire.Given, wire.Given
+	} else {
+		l.Stdin, l.Stdout, l.Stderr = giveExec(l, wire.Stdin, e.Stdin), giveExec(l, wire.Stdout, e.Stdout), giveExec(l, wire.Stderr, e.Stderr)
+	}
+	// The terminal is the client's who asked, not the keeper's: it hangs up when this daemon, and the client with it, is gone.
+	console := plan.Console
+	plan.Console = nil
+	proc, err := r.launch(ctx, plan, l)
+	if err != nil {
+		console.Close()
+		return nil, err
+	}
+	proc.Console = console
+	return proc, nil
+}
+
+// giveExec passes one of an exec's streams.
+func giveExec(l *wire.Launch, role wire.Role, fd *linux.FD) wire.Stdio {
+	if fd == nil {
+		return wire.Null
+	}
+	l.FDs = append(l.FDs, wire.PassedFD{Role: role, FD: fd})
+	return wire.Given
 }
 
 // launch sends a plan to the keeper. A failure of the program is told in the plan's words.

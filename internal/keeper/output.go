@@ -68,11 +68,14 @@ type stream struct {
 	token    uint64
 	enlarged bool
 	left     int           // of drainBytes
+	name     string        // "stdout" or "stderr"
 	drained  chan struct{} // closed when all that the process wrote has been read
 
 	ready bool   // guarded by output.mu: there may be something to read
 	gone  bool   // guarded by output.mu: closed
 	watch uint32 // guarded by output.mu: untilRead or sinceEnd
+
+	followers followers
 }
 
 func newOutput(s *Server, writer *logs.Writer, logged bool) *output {
@@ -82,7 +85,7 @@ func newOutput(s *Server, writer *logs.Writer, logged bool) *output {
 // add takes a source to read, before follow.
 func (o *output) add(s source, maxLine int) {
 	o.streams = append(o.streams, &stream{
-		out: o, fd: s.fd, splitter: logs.NewSplitter(s.stream, maxLine, s.tty), left: drainBytes, drained: make(chan struct{}), watch: untilRead,
+		name: s.stream, followers: followers{server: o.server}, out: o, fd: s.fd, splitter: logs.NewSplitter(s.stream, maxLine, s.tty), left: drainBytes, drained: make(chan struct{}), watch: untilRead,
 	})
 }
 
@@ -245,6 +248,7 @@ func (o *output) await(s *stream, watch uint32) {
 func (o *output) log(s *stream, b *buffers, n int) {
 	now := time.Now()
 	o.last, o.lastN = now, n
+	s.followers.write(b.in[:n])
 	if !o.logged {
 		return
 	}
@@ -282,6 +286,7 @@ func (s *stream) drain() {
 	case <-s.drained:
 	default:
 		close(s.drained)
+		s.followers.end()
 	}
 }
 

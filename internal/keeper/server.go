@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -53,12 +54,13 @@ func (o *Options) warn(err error) {
 
 // Server is a keeper.
 type Server struct {
-	o        Options
-	lock     *linux.FD // flock on the state directory
-	null     *linux.FD
-	listener *linux.PacketListener
-	poller   *linux.Poller
-	work     sync.WaitGroup // the epoll loop, sessions, launches and exits
+	o         Options
+	lock      *linux.FD // flock on the state directory
+	null      *linux.FD
+	listener  *linux.PacketListener
+	poller    *linux.Poller
+	followers atomic.Int32   // pipes that output is copied to
+	work      sync.WaitGroup // the epoll loop, sessions, launches and exits
 
 	mu        sync.Mutex
 	processes map[string]*process // by ID, until forgotten

@@ -192,6 +192,7 @@ func (s *Server) do(t wire.Type, r *wire.Request, given []*linux.FD) (*wire.Repl
 		wire.TypeStdin:      {"hand out stdin of", func(p *process) (*wire.Reply, []*linux.FD, error) { return p.hand(&p.stdin, "stdin") }},
 		wire.TypeCloseStdin: {"close stdin of", func(p *process) (*wire.Reply, []*linux.FD, error) { return nil, nil, p.closeStdin() }},
 		wire.TypeNamespaces: {"hand out namespaces of", func(p *process) (*wire.Reply, []*linux.FD, error) { return p.handNamespaces() }},
+		wire.TypeFollow:     {"follow", func(p *process) (*wire.Reply, []*linux.FD, error) { return nil, nil, p.copyTo(r.Streams, given) }},
 		wire.TypeReopenLog:  {"reopen log of", func(p *process) (*wire.Reply, []*linux.FD, error) { return nil, nil, p.reopen(given, r.Base) }},
 	}
 	op, ok := ops[t]

@@ -101,6 +101,8 @@ type Process struct {
 	Started time.Time
 	// Pidfd is owned by whoever asked for the start.
 	Pidfd *linux.FD
+	// Console is the master side of an exec's terminal, owned likewise; nil without one.
+	Console *linux.FD
 }
 
 // Running is a process the supervisor holds, or one that ended and was not forgotten yet.
@@ -152,10 +154,11 @@ type ContainerStart struct {
 // ExecStart asks for one more process in a running container.
 type ExecStart struct {
 	// ID is "container/exec".
-	ID             string
-	Spec           *specs.Spec
-	Process        *specs.Process
-	Init           *linux.FD
-	Cgroup         *cgroup.Group
-	Stdout, Stderr *linux.FD
+	ID      string
+	Spec    *specs.Spec
+	Process *specs.Process
+	Init    *linux.FD
+	Cgroup  *cgroup.Group
+	// Stdin, Stdout and Stderr are null devices where nil; with a terminal all are its.
+	Stdin, Stdout, Stderr *linux.FD
 }

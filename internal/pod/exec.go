@@ -74,7 +74,9 @@ func (m *Manager) ExecSync(ctx context.Context, id string, cmd []string, timeout
 	}
 	defer stderr.close()
 	execID := c.id + "/" + newID()[:16]
-	exit, err := m.execute(ctx, execCall{c, &r, execID, cmd, stdout, stderr})
+	exit, err := m.execute(ctx, execCall{
+		c: c, r: &r, id: execID, cmd: cmd, stdout: stdout.theirs, stderr: stderr.theirs, started: func(*Process) { stdout.started(); stderr.started() },
+	})
 	if err != nil {
 		return nil, fmt.Errorf("exec %q in container %s: %w", strings.Join(cmd, " "), c.id, err)
 	}
@@ -93,13 +95,16 @@ func fit(stdout, stderr []byte) ([]byte, []byte) {
 	return stdout[:min(len(stdout), execOutputLimit-len(stderr))], stderr
 }
 
-// execCall is a command and where it is to run; stdout and stderr stay the caller's.
+// execCall is a command and where it is to run; the descriptors stay the caller's.
 type execCall struct {
-	c              *Container
-	r              *ContainerRecord
-	id             string
-	cmd            []string
-	stdout, stderr *captured
+	c                     *Container
+	r                     *ContainerRecord
+	id                    string
+	cmd                   []string
+	tty                   bool
+	stdin, stdout, stderr *linux.FD
+	// started is called once the process has its descriptors; with nil when it could not be launched.
+	started func(*Process)
 }
 
 // execute starts the command and waits for its end or the context's, at which it is killed.
@@ -136,10 +141,9 @@ func (m *Manager) execute(ctx context.Context, e execCall) (Exit, error) {
 		m.forgetLater(execID)
 	}()
 	proc, err := m.launchExec(ctx, &ExecStart{
-		ID: execID, Spec: made, Process: spec.Process(made, e.cmd, false), Init: init, Cgroup: group, Stdout: e.stdout.theirs, Stderr: e.stderr.theirs,
+		ID: execID, Spec: made, Process: spec.Process(made, e.cmd, e.tty), Init: init, Cgroup: group, Stdin: e.stdin, Stdout: e.stdout, Stderr: e.stderr,
 	}, x)
-	e.stdout.started()
-	e.stderr.started()
+	e.started(proc)
 	if err != nil {
 		return Exit{}, err
 	}

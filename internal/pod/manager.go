@@ -28,8 +28,6 @@ type Options struct {
 	Root, State string
 	// CgroupParent is where pods go whose request names no parent.
 	CgroupParent string
-	// SandboxImage is the name of the image that stands for pause, in metrics.
-	SandboxImage string
 	// BootID tells this boot of the machine from another.
 	BootID string
 
@@ -38,6 +36,8 @@ type Options struct {
 	Network    Network
 	Runtime    Runtime
 	Supervisor Supervisor
+	Stdio      Stdio
+	Dial       Dial
 	Records    Records
 	Facts      spec.Facts
 	Handlers   []string
@@ -63,9 +63,6 @@ type Manager struct {
 	closing sync.RWMutex // guards closed; held shared while an exit is taken in
 	closed  bool
 
-	// figures is what stats are read with.
-	figures figures
-
 	// background counts reaping and other work that outlives a call.
 	background sync.WaitGroup
 	ctx        context.Context // ends with Close; background work's
@@ -89,7 +86,6 @@ func (m *Manager) Close() {
 	m.closed = true // from here on no exit starts work that nobody waits for
 	m.closing.Unlock()
 	m.background.Wait()
-	m.figures.close()
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, c := range m.containers {

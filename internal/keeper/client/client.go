@@ -325,6 +325,22 @@ func (c *Client) CloseStdin(ctx context.Context, id string) error {
 	return c.plain(ctx, wire.TypeCloseStdin, &wire.Request{ID: id})
 }
 
+// Follow has the keeper copy what a process writes from now on to the writing ends of pipes (nil: that stream is not wanted), which must be
+// non-blocking and stay the caller's. The keeper closes its duplicates when the process has ended, when the reader is gone, or when a pipe is too full
+// for what is to be written: it waits for nobody. What the process wrote before is not in them. A process whose output the keeper does not read is
+// errs.FailedPrecondition.
+func (c *Client) Follow(ctx context.Context, id string, stdout, stderr *linux.FD) error {
+	r := &wire.Request{ID: id}
+	var fds []*linux.FD
+	if stdout != nil {
+		r.Streams, fds = append(r.Streams, "stdout"), append(fds, stdout)
+	}
+	if stderr != nil {
+		r.Streams, fds = append(r.Streams, "stderr"), append(fds, stderr)
+	}
+	return c.plain(ctx, wire.TypeFollow, r, fds...)
+}
+
 // Forget drops an ended process: its exit is known and kept elsewhere. Its record, FIFOs and namespaces go. One that runs is
 // errs.FailedPrecondition, an unknown one errs.NotFound.
 func (c *Client) Forget(ctx context.Context, id string) error {

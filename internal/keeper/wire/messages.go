@@ -41,6 +41,8 @@ const (
 	TypeForget
 	// TypeShutdown ends the keeper, if it holds nothing.
 	TypeShutdown
+	// TypeFollow copies what a process writes from now on: Request.ID, Streams, and the writing end of a non-blocking pipe for each.
+	TypeFollow
 	types
 )
 
@@ -49,6 +51,8 @@ type Request struct {
 	ID, After, Base string
 	Signal          syscall.Signal
 	Subscribe       bool
+	// Streams are "stdout" and "stderr", in the order of the descriptors.
+	Streams []string
 }
 
 const (
@@ -57,6 +61,7 @@ const (
 	requestBase
 	requestSignal
 	requestSubscribe
+	requestStream
 )
 
 // Encode returns the message's fields.
@@ -67,6 +72,9 @@ func (r *Request) Encode() []byte {
 	f.text(requestBase, r.Base)
 	f.number(requestSignal, uint64(r.Signal))
 	f.flag(requestSubscribe, r.Subscribe)
+	for _, name := range r.Streams {
+		f.bytes(requestStream, []byte(name))
+	}
 	return f
 }
 
@@ -85,6 +93,8 @@ func DecodeRequest(b []byte) (*Request, error) {
 			return integer(v, &r.Signal)
 		case requestSubscribe:
 			return v.flag(&r.Subscribe)
+		case requestStream:
+			r.Streams = append(r.Streams, string(v))
 		}
 		return nil
 	})
