@@ -29,11 +29,12 @@ func (c *session) launch(m wire.Message) {
 		c.reply(m.Request, &wire.Reply{Err: err})
 		return
 	}
-	p := &process{server: c.server, id: l.ID, kind: l.Kind}
+	p := &process{server: c.server, id: l.ID, kind: l.Kind, decided: make(chan struct{})}
 	if err := c.server.reserve(p); err != nil {
 		c.reply(m.Request, &wire.Reply{Err: err})
 		return
 	}
+	defer close(p.decided)
 	pidfd, err := p.launch(l)
 	if err != nil {
 		p.free()

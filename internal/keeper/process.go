@@ -2,6 +2,7 @@ package keeper
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"os"
 	"path/filepath"
@@ -26,6 +27,8 @@ type process struct {
 	server *Server
 	id     string
 	kind   wire.Kind
+	// decided is closed when the launch has succeeded or failed; nil for what was never launched by this keeper.
+	decided chan struct{}
 
 	told *wire.Exit // guarded by Server.mu; nil until the exit is known to all
 
@@ -54,8 +57,18 @@ type namespace struct {
 // namespaceKinds are what the keeper holds of a pause, by their names in /proc/PID/ns.
 var namespaceKinds = []string{"net", "ipc", "uts", "pid", "mnt"}
 
-// describe returns what is listed, nil while the process is being launched.
-func (p *process) describe() *wire.Process {
+// launchWait is how long a list waits for a launch under way. A daemon that was killed in the middle of a launch is followed by one that lists: it is to
+// find the process, or none, and nothing in between. A launch that hangs for longer is left out.
+const launchWait = 2 * time.Second
+
+// describe returns what is listed, nil for a process whose launch failed or hangs.
+func (p *process) describe(until context.Context) *wire.Process {
+	if p.decided != nil {
+		select {
+		case <-p.decided:
+		case <-until.Done():
+		}
+	}
 	p.server.mu.Lock()
 	told := p.told
 	p.server.mu.Unlock()

@@ -171,6 +171,54 @@ func TestAClonedChildIsTheProcess(t *testing.T) {
 	}
 }
 
+// A daemon killed in the middle of a launch is followed by one that lists: it must find the process, or the repeated start is refused.
+func TestAListWaitsForALaunchUnderWay(t *testing.T) {
+	w := start(t, keeper.Options{})
+	reader, writer, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer writer.Close()
+	end, err := syscall.Dup(int(reader.Fd()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	reader.Close()
+	gate := linux.NewFD(end, "pipe")
+	defer gate.Close()
+	program := w.program([]string{"/bin/sleep", "100"}, func(b *launch.Builder) {
+		b.Do("wait for the test", launch.Read, launch.FirstFD, b.SlotAddress(b.NewSlot()), 1)
+	})
+	l := w.request("p", program, func(l *wire.Launch) { l.FDs = append(l.FDs, wire.PassedFD{Role: wire.Child, FD: gate}) })
+	launched := make(chan error, 1)
+	go func() {
+		got, err := w.Launch(t.Context(), l)
+		if err == nil {
+			err = got.Pidfd.Close()
+		}
+		launched <- err
+	}()
+	w.eventually("the launch is under way", func() bool { return w.Signal(t.Context(), "p", 0) == nil })
+	type list struct {
+		all []wire.Process
+		err error
+	}
+	listed := make(chan list, 1)
+	go func() { all, err := w.Processes(t.Context()); listed <- list{all, err} }()
+	w.Signal(t.Context(), "nobody", 0) // answered: what was asked before it has been taken up
+	writer.Write([]byte{1})
+	if err := <-launched; err != nil {
+		t.Fatal(err)
+	}
+	if got := <-listed; got.err != nil || len(got.all) != 1 || got.all[0].ID != "p" {
+		t.Errorf("listed during the launch: %+v, %v", got.all, got.err)
+	}
+	if err := w.Signal(t.Context(), "p", syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	w.exits.of("p")
+}
+
 func TestALaunchThatHangsIsGivenUpBySignal(t *testing.T) {
 	w := start(t, keeper.Options{})
 	reader, writer, err := os.Pipe()

@@ -1,6 +1,7 @@
 package keeper
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -307,8 +308,10 @@ func (s *Server) page(after string) *wire.Reply {
 		listed = append(listed, s.processes[id])
 	}
 	s.mu.Unlock()
+	until, cancel := context.WithTimeout(context.Background(), launchWait)
+	defer cancel()
 	for _, p := range listed {
-		if w := p.describe(); w != nil {
+		if w := p.describe(until); w != nil {
 			reply.Processes = append(reply.Processes, *w)
 		}
 	}

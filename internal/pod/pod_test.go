@@ -362,6 +362,39 @@ func TestRestartFindsEverything(t *testing.T) {
 	n.empty()
 }
 
+// Killed between writing that it starts and asking for the launch: the keeper keeps all it launched, so this was not, and the kubelet's repetition
+// must start it.
+func TestAStartThatNeverBeganCanBeRepeatedAfterARestart(t *testing.T) {
+	n := newNode(t)
+	req := sandboxRequest("a")
+	podID := must[string](t)(n.RunPodSandbox(t.Context(), req))
+	id := must[string](t)(n.CreateContainer(t.Context(), containerRequest(podID, req, "c")))
+	c := must[*Container](t)(n.anyContainer(id))
+	half := c.snapshot()
+	half.State = Starting
+	if err := n.records.WriteContainer(&half, nil); err != nil {
+		t.Fatal(err)
+	}
+	left := filepath.Join(n.containerDir(&half), "work", "work", "incompat", "volatile") // what a volatile overlay leaves
+	if err := os.MkdirAll(left, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	n.restart(t.Context())
+	if s := n.container(id); s.State != runtimeapi.ContainerState_CONTAINER_CREATED {
+		t.Fatalf("state %v, reason %q", s.State, s.Reason)
+	}
+	if _, err := os.Stat(left); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the overlay's work directory was not made anew: %v", err)
+	}
+	if err := n.StartContainer(t.Context(), id); err != nil {
+		t.Fatal(err)
+	}
+	if err := n.RemovePodSandbox(t.Context(), podID); err != nil {
+		t.Fatal(err)
+	}
+	n.empty()
+}
+
 func TestRestartUndoesWhatWasHalfMade(t *testing.T) {
 	n := newNode(t)
 	podID, id := n.running("a")

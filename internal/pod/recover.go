@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"time"
 
 	"fermata/internal/errs"
@@ -182,7 +184,15 @@ func (m *Manager) adopt(s StoredPod, running map[string]Running) {
 	}
 	m.pods[p.id] = p
 	for _, r := range s.Containers {
-		c := &Container{id: r.ID, pod: p, op: newLock(), execGate: newLock(), record: *r, visible: r.Claimed}
+		// Unclean: that its end was recorded does not say that it was cleaned up after, and looking once more at removal costs little.
+		c := &Container{id: r.ID, pod: p, op: newLock(), execGate: newLock(), record: *r, visible: r.Claimed, unclean: true}
+		if _, held := running[r.ID]; r.State == Starting && !held && p.record.BootID == m.BootID {
+			c.record.State = Created // the supervisor keeps all it launched, so this was not: the start can be asked for again
+			r = &c.record
+			if err := m.renewWork(r); err != nil {
+				m.Log.Error("make a container startable again", "container", r.ID, "error", err)
+			}
+		}
 		if r.State == StateRun || r.State == Starting {
 			c.gone = make(chan struct{})
 		}
@@ -195,6 +205,18 @@ func (m *Manager) adopt(s StoredPod, running map[string]Running) {
 		}
 	}
 	m.settleContainers(p, running)
+}
+
+// renewWork makes the overlay's work directory anew: one that was mounted volatile is refused by the next mount (EINVAL) until it is, because
+// after a power cut its upper directory could not be trusted. Here nothing was ever written to it.
+func (m *Manager) renewWork(r *ContainerRecord) error {
+	for _, dir := range []string{"upper", "work"} {
+		path := filepath.Join(m.containerDir(r), dir)
+		if err := errors.Join(os.RemoveAll(path), os.Mkdir(path, 0o755)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // settleContainers brings each container's record to what the supervisor says.
