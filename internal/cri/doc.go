@@ -53,7 +53,7 @@ var _ Images = (*image.Store)(nil)
 // Register puts both services on a server.
 func Register(s *grpc.Server, pods *pod.Manager, images Images, node Node, streams Streams) {
 	runtimeapi.RegisterRuntimeServiceServer(s, &runtime{
-		nodeCalls: nodeCalls{node}, sandboxCalls: sandboxCalls{pods}, containerCalls: containerCalls{pods}, processCalls: processCalls{pods}, eventCalls: eventCalls{pods},
+		nodeCalls: nodeCalls{node}, sandboxCalls: sandboxCalls{pods}, containerCalls: containerCalls{pods}, processCalls: processCalls{pods}, figureCalls: figureCalls{pods}, eventCalls: eventCalls{pods},
 		streamCalls: streamCalls{pods, streams},
 	})
 	runtimeapi.RegisterImageServiceServer(s, &imageCalls{images: images, handlers: node.Handlers})
@@ -66,6 +66,7 @@ type runtime struct {
 	sandboxCalls
 	containerCalls
 	processCalls
+	figureCalls
 	eventCalls
 	streamCalls
 }

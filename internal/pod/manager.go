@@ -28,6 +28,8 @@ type Options struct {
 	Root, State string
 	// CgroupParent is where pods go whose request names no parent.
 	CgroupParent string
+	// SandboxImage is the name of the image that stands for pause, in metrics.
+	SandboxImage string
 	// BootID tells this boot of the machine from another.
 	BootID string
 
@@ -63,6 +65,9 @@ type Manager struct {
 	closing sync.RWMutex // guards closed; held shared while an exit is taken in
 	closed  bool
 
+	// figures is what stats are read with.
+	figures figures
+
 	// background counts reaping and other work that outlives a call.
 	background sync.WaitGroup
 	ctx        context.Context // ends with Close; background work's
@@ -86,6 +91,7 @@ func (m *Manager) Close() {
 	m.closed = true // from here on no exit starts work that nobody waits for
 	m.closing.Unlock()
 	m.background.Wait()
+	m.figures.close()
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, c := range m.containers {
