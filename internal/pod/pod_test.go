@@ -80,6 +80,29 @@ func (n *node) container(id string) *runtimeapi.ContainerStatus {
 	return must[*runtimeapi.ContainerStatusResponse](n.t)(n.ContainerStatus(n.t.Context(), id, false)).Status
 }
 
+func TestNamesThatReadTheSameJoinedAreDifferentPods(t *testing.T) {
+	n := newNode(t)
+	a, b := sandboxRequest("a"), sandboxRequest("a")
+	a.Config.Metadata.Name, a.Config.Metadata.Namespace = "x_y", "z"
+	b.Config.Metadata.Name, b.Config.Metadata.Namespace = "x", "y_z"
+	first := must[string](t)(n.RunPodSandbox(t.Context(), a))
+	if second := must[string](t)(n.RunPodSandbox(t.Context(), b)); second == first {
+		t.Error("two pods became one")
+	}
+}
+
+// Host tools read the verbose answer's config as containerd writes it: with the proto's own field names.
+func TestVerboseConfigHasTheProtosNames(t *testing.T) {
+	n := newNode(t)
+	req := sandboxRequest("a")
+	req.Config.LogDirectory = t.TempDir()
+	id := must[string](t)(n.RunPodSandbox(t.Context(), req))
+	s := must[*runtimeapi.PodSandboxStatusResponse](t)(n.PodSandboxStatus(t.Context(), id, true))
+	if !strings.Contains(s.Info["info"], `"log_directory"`) {
+		t.Errorf("info %s", s.Info["info"])
+	}
+}
+
 func TestALifeLeavesNothing(t *testing.T) {
 	n := newNode(t)
 	podID, id := n.running("a")

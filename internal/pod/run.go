@@ -25,9 +25,8 @@ func (m *Manager) RunPodSandbox(ctx context.Context, req *runtimeapi.RunPodSandb
 	if err := m.checkSandbox(req); err != nil {
 		return "", err
 	}
-	name := podName(req.GetConfig().GetMetadata())
 	request := digest(req)
-	return m.flights.join(ctx, "pod "+name, request, flightOps{
+	return m.flights.join(ctx, "pod "+podKey(req.GetConfig().GetMetadata()), request, flightOps{
 		create: func(ctx context.Context, wanted func() bool) (string, error) {
 			return m.runOrFind(ctx, req, request, wanted)
 		},
@@ -101,7 +100,7 @@ func (m *Manager) runOrFind(ctx context.Context, req *runtimeapi.RunPodSandboxRe
 	name := podName(req.GetConfig().GetMetadata())
 	for _, p := range m.allPods() {
 		r := p.snapshot()
-		if podName(r.Config.M.GetMetadata()) != name || r.State == Removing {
+		if podKey(r.Config.M.GetMetadata()) != podKey(req.GetConfig().GetMetadata()) || r.State == Removing {
 			continue
 		}
 		if r.State == Ready && r.Request == request && !p.isAbandoned() {
