@@ -176,7 +176,12 @@ func digest(parts ...proto.Message) string {
 	return hex.EncodeToString(h.Sum(nil))
 }
 
-// podName is a sandbox's identity: who asks for it again means the same one.
+// podKey is a sandbox's identity: who asks for it again means the same one. Quoted, so that no other name reads the same.
+func podKey(md *runtimeapi.PodSandboxMetadata) string {
+	return fmt.Sprintf("%q of namespace %q, uid %q, attempt %d", md.GetName(), md.GetNamespace(), md.GetUid(), md.GetAttempt())
+}
+
+// podName is how messages call a sandbox.
 func podName(md *runtimeapi.PodSandboxMetadata) string {
 	return fmt.Sprintf("%s_%s_%s_%d", md.GetName(), md.GetNamespace(), md.GetUid(), md.GetAttempt())
 }
