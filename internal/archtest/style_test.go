@@ -28,6 +28,12 @@ func TestFoldersAreNamedForWhatTheyOwn(t *testing.T) {
 	}
 }
 
+// imposed are methods whose parameters somebody else's interface fixes, by whose.
+var imposed = map[string]string{
+	"ExecInContainer": "k8s.io/cri-streaming remotecommand.Executor",
+	"AttachContainer": "k8s.io/cri-streaming remotecommand.Attacher",
+}
+
 func TestFilesAndFunctionsStayShort(t *testing.T) {
 	r := open(t)
 	for _, s := range r.sources {
@@ -46,7 +52,7 @@ func TestFilesAndFunctionsStayShort(t *testing.T) {
 			if lines > maxFunction && !s.test { // a table of cases may be long
 				t.Errorf("%s: %s has %d lines, at most %d", s.line(r.fset, f), f.Name.Name, lines, maxFunction)
 			}
-			if n := f.Type.Params.NumFields(); n > maxParams && !s.test {
+			if n := f.Type.Params.NumFields(); n > maxParams && !s.test && imposed[f.Name.Name] == "" {
 				t.Errorf("%s: %s has %d parameters, at most %d: pass a struct", s.line(r.fset, f), f.Name.Name, n, maxParams)
 			}
 		}
