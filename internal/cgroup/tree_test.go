@@ -3,6 +3,7 @@ package cgroup
 import (
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -249,11 +250,12 @@ c/pids.current: 4
 c/pids.max: max
 c/io.stat: 8:0 rbytes=1 wbytes=2 rios=3 wios=4 dbytes=5 dios=6|8:16 |253:1 rbytes=9
 c/io.pressure: some avg10=0.00 avg60=0.00 avg300=0.00 total=5`)
-	s, err := tree.Group("/c").Stats()
+	g := tree.Group("/c")
+	s, err := g.Stats()
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.Time = time.Time{}
+	usageIsOf(t, g, s)
 	if want := (CPU{Usage: 1500000, User: 1000000, System: 500000, Shares: s.CPU.Shares, Quota: 50000, Period: 100000, Periods: 10, Throttled: 3,
 		ThrottledTime: 70000, Pressure: s.CPU.Pressure}); s.CPU != want || WeightOf(s.CPU.Shares) != 100 {
 		t.Errorf("%+v, want %+v", s.CPU, want)
@@ -273,6 +275,31 @@ c/io.pressure: some avg10=0.00 avg60=0.00 avg300=0.00 total=5`)
 	}
 }
 
+// usageIsOf checks that a meter reads the same figures as Stats, as far as it reads them, when it opens the files and from the open ones.
+func usageIsOf(t *testing.T, g *Group, s Stats) {
+	t.Helper()
+	m, all := g.Meter(), s.Memory
+	defer m.Close()
+	want := Stats{
+		CPU: CPU{Usage: s.CPU.Usage, Pressure: s.CPU.Pressure},
+		Memory: Memory{
+			Usage: all.Usage, WorkingSet: all.WorkingSet, RSS: all.RSS, Limit: all.Limit, Available: all.Available, PageFaults: all.PageFaults,
+			MajorPageFaults: all.MajorPageFaults, Pressure: all.Pressure,
+		},
+		Swap: s.Swap, Pids: Pids{Current: s.Pids.Current}, IOPressure: s.IOPressure,
+	}
+	for _, when := range []string{"first", "again"} {
+		got, err := m.Usage()
+		if err != nil {
+			t.Fatal(err)
+		}
+		got.Time = time.Time{}
+		if !reflect.DeepEqual(got, want) {
+			t.Errorf("%s: a meter reads %+v, want %+v", when, got, want)
+		}
+	}
+}
+
 func TestFiguresOfV1(t *testing.T) {
 	tree, _ := openFake(t, `memory/c/cgroup.procs:
 memory/c/memory.usage_in_bytes: 5000
@@ -288,6 +315,7 @@ blkio/c/blkio.throttle.io_serviced_recursive: 8:0 Read 1|8:0 Write 2`)
 	if err != nil {
 		t.Fatal(err)
 	}
+	usageIsOf(t, g, s)
 	if want := (Memory{Usage: 5000, WorkingSet: 0, RSS: 200, Cache: 100, Mapped: 10, PageFaults: 5, MajorPageFaults: 6, OOMKills: 3}); s.Memory != want {
 		t.Errorf("%+v, want %+v", s.Memory, want)
 	}

@@ -54,15 +54,26 @@ func (m *Manager) PodSandboxStats(id string) (*runtimeapi.PodSandboxStats, error
 	if err != nil {
 		return nil, err
 	}
-	return m.podStats(p, &r, traffic[p.id])
+	s, err := m.podStats(p, &r)
+	if err != nil {
+		return nil, err
+	}
+	s.Linux.Network = stats.Network(time.Now(), traffic[p.id])
+	return s, nil
 }
 
 // ListPodSandboxStats returns the figures of the ready sandboxes a filter selects (nil: all), oldest first. One that ends meanwhile is left out.
 func (m *Manager) ListPodSandboxStats(filter *runtimeapi.PodSandboxStatsFilter) []*runtimeapi.PodSandboxStats {
-	traffic := m.countersOrNone()
-	return readPods(m, filter, func(p *Pod, r *PodRecord) (*runtimeapi.PodSandboxStats, error) {
-		return m.podStats(p, r, traffic[p.id])
-	})
+	var traffic map[string][]stats.Interface
+	var counted sync.WaitGroup
+	counted.Go(func() { traffic = m.countersOrNone() })
+	list := readPods(m, filter, m.podStats)
+	counted.Wait()
+	at := time.Now()
+	for _, s := range list {
+		s.Linux.Network = stats.Network(at, traffic[s.Attributes.Id])
+	}
+	return list
 }
 
 // readPods reads something of every ready pod a filter selects, a few at once; what fails has ended meanwhile and is left out.
@@ -114,8 +125,9 @@ func atOnce(n int, do func(i int)) {
 	wg.Wait()
 }
 
-func (m *Manager) podStats(p *Pod, r *PodRecord, traffic []stats.Interface) (*runtimeapi.PodSandboxStats, error) {
-	s := &runtimeapi.LinuxPodSandboxStats{Network: stats.Network(time.Now(), traffic)}
+// podStats is all but the network.
+func (m *Manager) podStats(p *Pod, r *PodRecord) (*runtimeapi.PodSandboxStats, error) {
+	s := &runtimeapi.LinuxPodSandboxStats{}
 	var sum cgroup.Stats
 	for _, c := range p.runningContainers() {
 		cr := c.snapshot()
