@@ -83,7 +83,7 @@ func (r *launcher) StartContainer(ctx context.Context, c *pod.ContainerStart) (*
 	}
 	defer target.Close()
 	plan, err := r.engine.Container(ctx, &engine.Container{
-		ID: c.ID, Spec: c.Spec, Join: join, TargetPID: target, Namespaces: podNamespaces(held, c),
+		ID: c.ID, Spec: c.Spec, Join: join, TargetPID: target, Namespaces: podNamespaces(held, c), Sources: c.Volumes,
 		Rootfs: engine.Rootfs{
 			Lower: c.Lowers, Upper: filepath.Join(c.Dir, "upper"), Work: filepath.Join(c.Dir, "work"), ReadOnly: c.Spec.Root.Readonly, Volatile: true,
 		},

@@ -37,7 +37,7 @@ func (p *parts) makePods(context.Context) error {
 	p.pods = pod.New(pod.Options{
 		Root: p.cfg.Root, State: p.cfg.State, CgroupParent: p.cfg.CgroupParent, BootID: bootID(), SandboxImage: pauseName(),
 		Cgroups: p.cgroups, Images: &podImages{p.images}, Network: &podNetwork{p}, Runtime: newLauncher(p), Supervisor: &p.keeper,
-		Stdio: &p.keeper, Dial: p.dial,
+		Volumes: p.engine, Stdio: &p.keeper, Dial: p.dial,
 		Records: &records{root: filepath.Join(p.cfg.Root, "pods")}, Facts: facts, Handlers: handlerNames(handlers), Log: p.log,
 	})
 	p.ended("pods", func() error { p.pods.Close(); return nil })

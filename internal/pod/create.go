@@ -121,9 +121,11 @@ func (m *Manager) create(ctx context.Context, c *Container, wanted func() bool) 
 			return m.Records.WriteContainer(&r, nil)
 		}},
 		{"image", func() error {
-			u.Push("image", func(context.Context) error { return m.Images.Release(c.id) })
-			img, err = m.image(r.Config.M.GetImage(), c.id)
-			return err
+			u.Push("image", func(context.Context) error { return m.releaseImages(&r) })
+			if img, err = m.image(r.Config.M.GetImage(), c.id); err != nil {
+				return err
+			}
+			return m.holdImageVolumes(&r)
 		}},
 		{"spec", func() error {
 			r.ImageID, r.ImageName, r.ImageRef, r.Lowers = img.ID, img.Name, img.Ref, img.Lowers
@@ -136,7 +138,7 @@ func (m *Manager) create(ctx context.Context, c *Container, wanted func() bool) 
 					return err
 				}
 			}
-			return nil
+			return m.makeAnonymousVolumes(&r, img)
 		}},
 		{"created", func() error {
 			c.pod.mu.Lock()
@@ -217,8 +219,18 @@ func (m *Manager) makeSpec(ctx context.Context, r *ContainerRecord, sandbox *Pod
 		ID: r.ID, SandboxID: sandbox.ID, Sandbox: sandbox.Config.M, Config: config, Image: img.Config, Identity: identity,
 		Facts: m.Facts, Files: m.podFiles(sandbox.ID), CgroupsPath: r.Cgroup, Hostname: podHostname(sandbox.Config.M), Devices: devices,
 	}
+	if in.Volumes, err = m.anonymousVolumes(r, img); err != nil {
+		return nil, err
+	}
 	if in.Seccomp, err = m.seccompProfile(config); err != nil {
 		return nil, err
+	}
+	apparmor, err := spec.AppArmorChoice(sc, m.Facts)
+	if err != nil {
+		return nil, err
+	}
+	if apparmor.Kind == spec.Localhost { // there is no profile of the runtime's own yet
+		in.AppArmorProfile = apparmor.Ref
 	}
 	return spec.Container(in)
 }

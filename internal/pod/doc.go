@@ -144,6 +144,8 @@ type ContainerStart struct {
 	// Dir is where upper and work live.
 	Dir    string
 	Cgroup *cgroup.Group
+	// Volumes are image volumes by path in the container; they stay the caller's.
+	Volumes map[string]*linux.FD
 	// TargetID is the container whose PID namespace is joined, "" for none.
 	TargetID string
 	// LogDir and LogBase name the log file; nil discards the output.

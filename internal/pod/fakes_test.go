@@ -36,6 +36,7 @@ type node struct {
 	network *fakeNetwork
 	runtime *fakeRuntime
 	records *fakeRecords
+	volumes *fakeVolumes
 	options Options
 }
 
@@ -53,9 +54,10 @@ func newNode(t *testing.T) *node {
 	parent := fmt.Sprintf("/fermata-pod-test-%d", os.Getpid())
 	root := t.TempDir()
 	n.records = &fakeRecords{root: filepath.Join(root, "pods")}
+	n.volumes = &fakeVolumes{t.TempDir()}
 	n.options = Options{
 		Root: root, State: t.TempDir(), CgroupParent: parent, BootID: "boot", Cgroups: tree,
-		Images: n.images, Network: n.network, Runtime: n.runtime, Supervisor: n.runtime, Records: n.records,
+		Images: n.images, Volumes: n.volumes, Network: n.network, Runtime: n.runtime, Supervisor: n.runtime, Records: n.records,
 		Facts: spec.Facts{CgroupMode: spec.CgroupV1}, Handlers: []string{""}, Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
 	}
 	n.Manager = New(n.options)
@@ -92,13 +94,15 @@ type fakeImages struct {
 	mu     sync.Mutex
 	held   map[string]string // image by user
 	refuse error             // of Release
+	// volumes are the image's.
+	volumes []string
 }
 
 func (f *fakeImages) Resolve(ref string) (*Image, error) {
 	if ref != "busybox" && ref != "sha256:busybox" {
 		return nil, errs.New(errs.NotFound, "find image %q: no such image", ref)
 	}
-	return &Image{ID: "sha256:busybox", Name: "busybox", Ref: "sha256:busybox", Lowers: []string{"/"}, Config: spec.Image{Cmd: []string{"sh"}}}, nil
+	return &Image{ID: "sha256:busybox", Name: "busybox", Ref: "sha256:busybox", Lowers: []string{"/"}, Config: spec.Image{Cmd: []string{"sh"}, Volumes: f.volumes}}, nil
 }
 
 func (f *fakeImages) Hold(imageID, user string) error {
@@ -175,6 +179,7 @@ type fakeRuntime struct {
 	// deaf processes ignore every signal but SIGKILL.
 	deaf    bool
 	signals []string
+	volumes []string // paths of image volumes given to containers
 	// mute: ends are told to nobody, as by a keeper that was killed. untold holds them up. refused counts Forgets of what was not told yet.
 	mute    bool
 	untold  chan struct{}
@@ -213,6 +218,9 @@ func (f *fakeRuntime) StartSandbox(_ context.Context, s *SandboxStart) (*Process
 }
 
 func (f *fakeRuntime) StartContainer(_ context.Context, c *ContainerStart) (*Process, error) {
+	for at := range c.Volumes {
+		f.volumes = append(f.volumes, at)
+	}
 	p, err := f.start(c.ID)
 	if err == nil && f.dieAtOnce {
 		f.end(Exit{ID: c.ID, Code: 3, Finished: time.Now()})

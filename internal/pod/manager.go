@@ -35,6 +35,7 @@ type Options struct {
 
 	Cgroups    *cgroup.Tree
 	Images     Images
+	Volumes    Volumes
 	Network    Network
 	Runtime    Runtime
 	Supervisor Supervisor

@@ -66,6 +66,8 @@ type ContainerRecord struct {
 	ImageRef  string `json:"imageRef"`
 	// Lowers are the image's layers, topmost first: the image may lose its names before the container starts.
 	Lowers []string `json:"lowers"`
+	// ImageVolumes are the images it mounts.
+	ImageVolumes []ImageVolume `json:"imageVolumes,omitempty"`
 	// LogPath is absolute, also when nothing is logged (an empty one once made a kubelet delete a host's /bin).
 	LogPath string `json:"logPath"`
 	Cgroup  string `json:"cgroup"`

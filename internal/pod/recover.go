@@ -199,7 +199,7 @@ func (m *Manager) adopt(s StoredPod, running map[string]Running) {
 		p.containers[c.id] = c
 		m.containers[c.id] = c
 		if r.State != Removing {
-			if err := m.Images.Hold(r.ImageID, c.id); err != nil && r.ImageID != "" {
+			if err := m.holdImages(r); err != nil && r.ImageID != "" {
 				m.Log.Warn("keep the image of a container", "container", c.id, "image", r.ImageID, "error", err)
 			}
 		}
@@ -287,7 +287,7 @@ func (m *Manager) settle(ctx context.Context, p *Pod) error {
 	for _, c := range p.allContainers() {
 		switch cr := c.snapshot(); {
 		case cr.State == Preparing || cr.State == Removing:
-			failed = append(failed, m.Images.Release(c.id), m.dropContainer(c))
+			failed = append(failed, m.releaseImages(&cr), m.dropContainer(c))
 		case !cr.Claimed:
 			m.removeLater(c.id, m.abandonContainer)
 		}

@@ -67,7 +67,10 @@ func (m *Manager) beginStart(c *Container) error {
 func (m *Manager) launch(ctx context.Context, c *Container, r *ContainerRecord) (proc *Process, err error) {
 	sandbox := c.pod.snapshot()
 	start := ContainerStart{ID: c.id, SandboxID: sandbox.ID, Config: r.Config.M, Sandbox: sandbox.Config.M, Lowers: r.Lowers, Dir: m.containerDir(r)}
-	defer func() { start.LogDir.Close() }()
+	defer func() {
+		start.LogDir.Close()
+		closeImageVolumes(start.Volumes)
+	}()
 	steps := []struct {
 		name string
 		do   func() error
@@ -84,6 +87,10 @@ func (m *Manager) launch(ctx context.Context, c *Container, r *ContainerRecord) 
 				start.TargetID = target.id
 			}
 			start.Spec, err = m.Records.ReadSpec(r.PodID, r.ID)
+			return err
+		}},
+		{"volumes", func() error {
+			start.Volumes, err = m.openImageVolumes(r)
 			return err
 		}},
 		{"log", func() error {

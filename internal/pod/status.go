@@ -149,7 +149,7 @@ func containerStatus(r ContainerRecord) *runtimeapi.ContainerStatus {
 			RuntimeHandler: config.GetImage().GetRuntimeHandler(),
 		},
 		ImageRef: r.ImageRef, ImageId: r.ImageID, Reason: r.Reason, Message: r.Message, Labels: config.GetLabels(), Annotations: config.GetAnnotations(),
-		Mounts: config.GetMounts(), LogPath: r.LogPath, Resources: &runtimeapi.ContainerResources{Linux: r.Resources.M},
+		Mounts: statusMounts(&r), LogPath: r.LogPath, Resources: &runtimeapi.ContainerResources{Linux: r.Resources.M},
 		StopSignal: spec.CRISignal(r.StopSignal),
 		User:       &runtimeapi.ContainerUser{Linux: &runtimeapi.LinuxContainerUser{Uid: int64(r.UID), Gid: int64(r.GID)}},
 	}

@@ -133,7 +133,8 @@ func (m *Manager) discard(ctx context.Context, c *Container) error {
 			return err
 		}
 	}
-	if err := m.Images.Release(c.id); err != nil {
+	r := c.snapshot()
+	if err := m.releaseImages(&r); err != nil {
 		return err
 	}
 	c.closeInit()
