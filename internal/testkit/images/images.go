@@ -34,6 +34,9 @@ const (
 	Nginx   = "registry.k8s.io/e2e-test-images/nginx:1.14-2"
 )
 
+// Volumes is busybox with volumes of its own: /data, with contents, /covered and /empty.
+const Volumes = "registry.k8s.io/fermata-test/volumes:1"
+
 // DigestImage is the repository of the image that critest pulls by digest.
 const DigestImage = "gcr.io/k8s-staging-cri-tools/test-image-digest"
 
@@ -59,6 +62,7 @@ func All(ctx context.Context) (map[string]v1.Image, error) {
 	b := builder{images: map[string]v1.Image{}}
 	b.busyboxes(base)
 	b.users(base)
+	b.volumes(base)
 	b.servers(base, web)
 	b.small()
 	return b.images, b.err
@@ -122,6 +126,14 @@ func (b *builder) users(base v1.Layer) {
 	b.add(critestRegistry+"test-image-predefined-group:latest", v1.Config{Cmd: []string{"sh"}, User: "1000"}, base, b.layer(
 		file{name: "etc/passwd", mode: 0o644, data: []byte(passwd + "default-user:x:1000:1000::/home/default-user:/bin/sh\n")},
 		file{name: "etc/group", mode: 0o644, data: []byte(group + "default-user:x:1000:\ngroup-defined-in-image:x:50000:default-user\n")},
+	))
+}
+
+// volumes is the image with volumes of its own.
+func (b *builder) volumes(base v1.Layer) {
+	b.add(Volumes, v1.Config{Cmd: []string{"sh"}, Volumes: map[string]struct{}{"/data": {}, "/covered": {}, "/empty": {}}}, base, b.layer(
+		file{name: "data/file", mode: 0o644, data: []byte("of the image\n")}, file{name: "data/secret", mode: 0o600},
+		file{name: "data/link", soft: "/etc/passwd"}, file{name: "covered/file", mode: 0o644},
 	))
 }
 
