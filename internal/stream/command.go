@@ -73,6 +73,9 @@ func (d *command) exec(s *pod.Streams) error {
 	if err == nil && code != 0 {
 		return exitCode(code)
 	}
+	if d.c.ctx.Err() != nil {
+		return nil // nobody is there to be told
+	}
 	return err
 }
 

@@ -47,7 +47,9 @@ func (f *forward) PortForward(_ context.Context, _, _ string, port int32, stream
 	if port < 1 || port > 65535 {
 		return fmt.Errorf("forward to port %d: no such port", port)
 	}
-	f.c.server.work.Add(1) // the library does not wait for its connections
+	if !f.c.server.begin() { // the library does not wait for its connections
+		return fmt.Errorf("forward to port %d: the server is ending", port)
+	}
 	defer f.c.server.work.Done()
 	return f.c.server.runtime.PortForward(f.c.ctx, f.id, uint16(port), stream)
 }

@@ -61,6 +61,9 @@ type Server struct {
 	cancel   context.CancelFunc
 	work     sync.WaitGroup // accepting, watching, sessions
 	watch    *watch
+
+	mu    sync.Mutex
+	ended bool // no session begins any more
 }
 
 // Listen serves sessions on a free port of 127.0.0.1: the kubelet, who passes clients' words on, runs on the same machine.
@@ -94,6 +97,9 @@ func Listen(r Runtime, log *slog.Logger) (*Server, error) {
 
 // Close ends all sessions and waits for them.
 func (s *Server) Close() error {
+	s.mu.Lock()
+	s.ended = true
+	s.mu.Unlock()
 	s.cancel()
 	err := errors.Join(s.http.Close(), s.watch.poller.Wake())
 	s.work.Wait()
@@ -130,7 +136,10 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request, hold func(*sessio
 		http.NotFound(w, r)
 		return
 	}
-	s.work.Add(1)
+	if !s.begin() {
+		http.Error(w, "ending", http.StatusServiceUnavailable)
+		return
+	}
 	defer s.work.Done()
 	ctx, cancel := context.WithCancel(s.ctx)
 	defer cancel()
@@ -140,6 +149,17 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request, hold func(*sessio
 	if !hold(c, request) {
 		http.NotFound(w, r)
 	}
+}
+
+// begin counts something to be waited for; false when the server is ending.
+func (s *Server) begin() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ended {
+		return false
+	}
+	s.work.Add(1)
+	return true
 }
 
 // session is one client's connection.
