@@ -195,6 +195,9 @@ func memoryUsageV1(r *reader, s *Stats) {
 	m.derive(stat.of("total_inactive_file"))
 	if used, ok := stat.value("total_swap"); ok {
 		s.Swap.Accounted, s.Swap.Usage = true, used
+		if m.Limit == 0 { // then the limit on both together, never below it, is none either
+			return
+		}
 		if both := r.limit("memory.memsw.limit_in_bytes"); both != 0 {
 			free := both - min(both, m.Limit)
 			s.Swap.Limit = &free
