@@ -1,0 +1,236 @@
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"fermata/internal/linux"
+	"fermata/internal/testkit/cri"
+	"fermata/internal/testkit/images"
+)
+
+// session is crictl on a test's daemon.
+type session struct {
+	*world
+	program, config string
+}
+
+func newSession(t *testing.T) *session {
+	t.Helper()
+	w := start(t)
+	s := &session{w, crictlPath(t), filepath.Join(w.Dir, "crictl.yaml")}
+	check(t, os.WriteFile(s.config, nil, 0o644)) // empty: not the machine's
+	return s
+}
+
+func (s *session) command(ctx context.Context, args ...string) *exec.Cmd {
+	args = append([]string{"--config", s.config, "--runtime-endpoint", s.Endpoint, "--image-endpoint", s.Endpoint}, args...)
+	return exec.CommandContext(ctx, s.program, args...)
+}
+
+// container runs a busybox with a shell command; change may ask for more.
+func (s *session) container(t *testing.T, shell string, change func(*runtimeapi.ContainerConfig)) (podID, id string) {
+	t.Helper()
+	config := cri.PodConfig("stream", "")
+	podID, err := s.CRI.RunPod(t.Context(), config)
+	check(t, err)
+	c := cri.ContainerConfig("main", images.Busybox, "sh", "-c", shell)
+	if change != nil {
+		change(c)
+	}
+	id, err = s.CRI.Run(t.Context(), podID, config, c)
+	check(t, err)
+	return podID, id
+}
+
+func TestExecWithAClientsStreams(t *testing.T) {
+	s := newSession(t)
+	_, id := s.container(t, "exec sleep 1000", nil)
+	for _, transport := range []string{"spdy", "websocket"} {
+		t.Run("input, both outputs and the exit code over "+transport, func(t *testing.T) {
+			cmd := s.command(t.Context(), "exec", "-i", "--transport", transport, id, "sh", "-c", "cat; echo complaint >&2; exit 7")
+			var stdout, stderr bytes.Buffer
+			sent := strings.Repeat("0123456789abcdef", 1<<16) // 1 MiB
+			cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(sent), &stdout, &stderr
+			err := cmd.Run()
+			var exit *exec.ExitError
+			if !errors.As(err, &exit) || !strings.Contains(stderr.String(), "exit code 7") && !strings.Contains(stderr.String(), "exit code: 7") && exit.ExitCode() != 7 {
+				t.Errorf("%v, %q: want exit code 7", err, &stderr)
+			}
+			if stdout.String() != sent || !strings.Contains(stderr.String(), "complaint") {
+				t.Errorf("%d bytes of %d came back, stderr %q", stdout.Len(), len(sent), &stderr)
+			}
+		})
+		t.Run("a client that leaves over "+transport, func(t *testing.T) {
+			marker := map[string]string{"spdy": "4711", "websocket": "4712"}[transport]
+			cmd := s.command(t.Context(), "exec", "-i", "--transport", transport, id, "sh", "-c", "trap '' HUP; sleep "+marker+" & sleep "+marker)
+			in, err := cmd.StdinPipe() // stays open
+			check(t, err)
+			defer in.Close()
+			check(t, cmd.Start())
+			count := func() int {
+				out, err := s.CRI.Exec(t.Context(), id, "sh", "-c", "ps | grep -c '[s]leep "+marker+"' || true")
+				check(t, err)
+				var n int
+				fmt.Sscan(out, &n)
+				return n
+			}
+			eventually(t, "the command runs", func() (bool, string) { n := count(); return n >= 2, fmt.Sprint(n) })
+			check(t, cmd.Process.Kill())
+			cmd.Wait()
+			eventually(t, "the command and what it started are gone", func() (bool, string) { n := count(); return n == 0, fmt.Sprint(n) })
+		})
+	}
+}
+
+// terminal makes a pseudo-terminal of the machine's, as a person sits at.
+func terminal(t *testing.T) (person *os.File, theirs *os.File) {
+	t.Helper()
+	devpts, err := linux.OpenDir("/dev/pts")
+	check(t, err)
+	defer devpts.Close()
+	master, slave, err := devpts.NewTerminal()
+	check(t, err)
+	check(t, master.SetTerminalSize(37, 111))
+	check(t, master.SetNonblock(true))
+	person, theirs = master.File(), slave.File()
+	t.Cleanup(func() { person.Close(); theirs.Close() })
+	return person, theirs
+}
+
+func TestExecAtATerminal(t *testing.T) {
+	s := newSession(t)
+	_, id := s.container(t, "exec sleep 1000", nil)
+	person, theirs := terminal(t)
+	cmd := s.command(t.Context(), "exec", "-it", id, "sh")
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = theirs, theirs, theirs
+	check(t, cmd.Start())
+	check(t, person.SetDeadline(time.Now().Add(30*time.Second)))
+	seen, buf := "", make([]byte, 4096)
+	expect := func(want string) {
+		t.Helper()
+		for !strings.Contains(seen, want) {
+			n, err := person.Read(buf)
+			seen += string(buf[:n])
+			if err != nil {
+				t.Fatalf("no %q in %q: %v", want, seen, err)
+			}
+		}
+	}
+	expect("#")
+	say := func(line string) { t.Helper(); _, err := io.WriteString(person, line+"\n"); check(t, err) }
+	say("tty; stty size | tr ' ' x; test -t 0 && echo a-$((40+2))-b")
+	expect("/dev/pts/")
+	expect("37x111")
+	expect("a-42-b")
+	say("exit 0")
+	check(t, cmd.Wait())
+}
+
+func TestAttachedClientsGetTheSame(t *testing.T) {
+	s := newSession(t)
+	_, id := s.container(t, "while read line; do echo got $line; echo also $line >&2; done; echo over", func(c *runtimeapi.ContainerConfig) {
+		c.Stdin, c.StdinOnce = true, true
+	})
+	listener := s.command(t.Context(), "attach", id)
+	var heard, said bytes.Buffer
+	out, err := listener.StdoutPipe()
+	check(t, err)
+	check(t, listener.Start())
+	speaker := s.command(t.Context(), "attach", "-i", id)
+	speaker.Stdout = &said
+	in, err := speaker.StdinPipe()
+	check(t, err)
+	check(t, speaker.Start())
+	// The listener is attached once it hears something: what came before is not told.
+	first := make([]byte, 4)
+	done := make(chan error, 1)
+	go func() { _, err := io.ReadFull(out, first); done <- err }()
+	for attached := false; !attached; {
+		_, err := io.WriteString(in, "hello\n")
+		check(t, err)
+		select {
+		case err := <-done:
+			check(t, err)
+			attached = true
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+	_, err = io.WriteString(in, "last\n")
+	check(t, err)
+	check(t, in.Close()) // stdin_once: the container's end of file
+	_, err = io.Copy(&heard, out)
+	check(t, err)
+	check(t, listener.Wait())
+	check(t, speaker.Wait())
+	for name, text := range map[string]string{"listener": heard.String(), "speaker": said.String()} {
+		if !strings.HasSuffix(text, "got last\nover\n") {
+			t.Errorf("the %s got %q", name, text)
+		}
+	}
+	if st, err := s.CRI.WaitExited(t.Context(), id); err != nil || st.GetExitCode() != 0 {
+		t.Errorf("%v %v", st, err)
+	}
+}
+
+func TestPortForward(t *testing.T) {
+	s := newSession(t)
+	_, err := s.CRI.Pull(t.Context(), images.Nginx)
+	check(t, err)
+	podID, id := s.container(t, "", func(c *runtimeapi.ContainerConfig) { c.Image.Image, c.Command, c.Args = images.Nginx, nil, nil })
+	eventually(t, "the server listens", func() (bool, string) {
+		out, err := s.CRI.Exec(t.Context(), id, "sh", "-c", "printf 'GET / HTTP/1.0\\r\\n\\r\\n' | nc 127.0.0.1 80")
+		return strings.HasPrefix(out, "HTTP/1"), fmt.Sprint(out, err)
+	})
+	for _, transport := range []string{"spdy", "websocket"} {
+		t.Run(transport, func(t *testing.T) { s.forward(t, podID, transport) })
+	}
+}
+
+// forward talks to the server of TestPortForward many times in one session. A connection that fails is in package stream's tests: crictl ends the session
+// for it by itself.
+func (s *session) forward(t *testing.T, podID, transport string) {
+	cmd := s.command(t.Context(), "port-forward", "--transport", transport, podID, "0:80")
+	out, err := cmd.StdoutPipe()
+	check(t, err)
+	var complaints bytes.Buffer
+	cmd.Stderr = &complaints
+	check(t, cmd.Start())
+	defer func() { cmd.Process.Kill(); cmd.Wait() }()
+	buf, seen, port := make([]byte, 4096), "", ""
+	for port == "" {
+		n, err := out.Read(buf)
+		if err != nil {
+			t.Fatalf("%v: %q %q", err, seen, &complaints)
+		}
+		seen += string(buf[:n])
+		for line := range strings.Lines(seen) { // Forwarding from 127.0.0.1:40123 -> 80
+			if f := strings.Fields(line); len(f) == 5 && strings.HasPrefix(f[2], "127.0.0.1:") && strings.HasSuffix(line, "\n") {
+				port = f[2]
+			}
+		}
+	}
+	for range 50 {
+		conn, err := net.Dial("tcp", port)
+		check(t, err)
+		_, err = io.WriteString(conn, "GET / HTTP/1.0\r\n\r\n")
+		check(t, err)
+		check(t, conn.(*net.TCPConn).CloseWrite()) // half: the answer still comes
+		if b, err := io.ReadAll(conn); err != nil || !strings.HasPrefix(string(b), "HTTP/1.0 200") && !strings.HasPrefix(string(b), "HTTP/1.1 200") {
+			t.Fatalf("answer %q (%v); crictl: %q", b, err, &complaints)
+		}
+		conn.Close()
+	}
+}
