@@ -392,6 +392,34 @@ func TestImageVolumes(t *testing.T) {
 	}
 }
 
+// Below Linux 6.15 a part of a detached mount is cloned in a copy of the mount namespace.
+func TestAPartOfAnImageOnOlderKernels(t *testing.T) {
+	n := newNode(t)
+	two := []string{n.mkdir("image/2"), n.mkdir("image/1")}
+	n.file(two[1], "sub/dir/file", "of the image")
+	p := n.pod(nil)
+	for _, layers := range [][]string{two, two[1:]} { // an overlay, and a clone of the one layer
+		whole, err := n.ImageVolume(layers, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		part, err := whole.CloneInside("sub/dir", layers[0])
+		whole.Close()
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := p.request("ls=/volume", "write=/volume/x,y")
+		r.input.Config.Mounts = []*runtimeapi.Mount{{ContainerPath: "/volume", Image: &runtimeapi.ImageSpec{Image: "x"}, Readonly: true}}
+		r.plan = func(c *engine.Container) { c.Sources = map[string]*linux.FD{"/volume": part} }
+		proc, _ := p.start(r)
+		wants(t, proc.output(), "file", "write /volume/x,y error: open /volume/x: read-only file system")
+		part.Close()
+		if _, err := os.Stat(filepath.Join(layers[0], "dir")); err == nil {
+			t.Error("it is mounted where the host sees it")
+		}
+	}
+}
+
 func TestNothingIsWrittenForMountsThatHaveTheirPlace(t *testing.T) {
 	n := newNode(t)
 	if err := os.RemoveAll(filepath.Join(n.lower, "proc")); err != nil {

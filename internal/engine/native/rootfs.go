@@ -157,8 +157,7 @@ func makeSkeleton(dir string) error {
 }
 
 // ImageVolume mounts an image, or the directory at subPath inside it, to be one of engine.Container.Sources: read-only, detached, the
-// caller's to close. A subPath that is not there is NotFound; a link in it leads nowhere outside the image. Below Linux 6.15 a subPath
-// is Unimplemented: a detached mount could not be cloned in part.
+// caller's to close. A subPath that is not there is NotFound; a link in it leads nowhere outside the image.
 func (h *Handler) ImageVolume(layers []string, subPath string) (*linux.FD, error) {
 	m, err := h.overlay(engine.Rootfs{Lower: layers})
 	if err != nil {
@@ -177,8 +176,8 @@ func (h *Handler) ImageVolume(layers []string, subPath string) (*linux.FD, error
 	}
 	defer at.Close()
 	clone, err := at.CloneMount(false)
-	if errors.Is(err, syscall.EINVAL) {
-		return nil, errs.New(errs.Unimplemented, "mount image_sub_path %s: needs Linux 6.15: %w", subPath, err)
+	if errors.Is(err, syscall.EINVAL) { // below Linux 6.15
+		return m.CloneInside(subPath, layers[0])
 	}
 	return clone, err
 }
