@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -12,6 +13,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -294,5 +296,36 @@ func BenchmarkListPodSandboxStats(b *testing.B) {
 		if got := len(m.ListPodSandboxStats(nil)); got != pods {
 			b.Fatalf("%d pods, want %d", got, pods)
 		}
+	}
+}
+
+func TestNoFilesAreKeptOfPodsThatEndWhileTheyAreLookedAt(t *testing.T) {
+	n := newNode(t)
+	ctx := t.Context()
+	looking, stop := context.WithCancel(ctx)
+	var readers sync.WaitGroup
+	for range 3 {
+		readers.Go(func() {
+			for looking.Err() == nil {
+				n.ListPodSandboxStats(nil)
+				n.ListContainerStats(nil)
+			}
+		})
+	}
+	for i := range 12 {
+		req := sandboxRequest(strconv.Itoa(i))
+		if i%2 == 0 {
+			req.Config.Linux.CgroupParent = n.CgroupParent + "/pod" + req.Config.Metadata.Uid
+		}
+		p, _ := n.start(req)
+		n.ListPodSandboxStats(nil)
+		if err := n.StopPodSandbox(ctx, p.id); err != nil {
+			t.Fatal(err)
+		}
+	}
+	stop()
+	readers.Wait()
+	if kept := len(n.figures.meters); kept != 0 {
+		t.Errorf("%d meters kept, of %v", kept, slices.Collect(maps.Keys(n.figures.meters)))
 	}
 }
