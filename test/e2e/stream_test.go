@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/net/websocket"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"fermata/internal/linux"
@@ -233,4 +234,69 @@ func (s *session) forward(t *testing.T, podID, transport string) {
 		}
 		conn.Close()
 	}
+}
+
+// Cancelled sessions leave no descriptor in daemon or keeper, and no process in the container.
+func TestCancelledSessionsLeaveNothing(t *testing.T) {
+	s := newSession(t)
+	podID, id := s.container(t, "while read line; do echo $line; done", func(c *runtimeapi.ContainerConfig) { c.Stdin = true })
+	kinds := []struct {
+		name, protocol string
+		address        func() (string, error)
+	}{
+		{"exec", "v5.channel.k8s.io", func() (string, error) {
+			r, err := s.CRI.RuntimeServiceClient.Exec(t.Context(), &runtimeapi.ExecRequest{ContainerId: id, Cmd: []string{"sleep", "4713"}, Stdin: true, Stdout: true, Stderr: true})
+			return r.GetUrl(), err
+		}},
+		{"exec at a terminal", "v4.channel.k8s.io", func() (string, error) {
+			r, err := s.CRI.RuntimeServiceClient.Exec(t.Context(), &runtimeapi.ExecRequest{ContainerId: id, Cmd: []string{"sleep", "4713"}, Stdin: true, Stdout: true, Tty: true})
+			return r.GetUrl(), err
+		}},
+		{"attach", "v5.channel.k8s.io", func() (string, error) {
+			r, err := s.CRI.Attach(t.Context(), &runtimeapi.AttachRequest{ContainerId: id, Stdin: true, Stdout: true, Stderr: true})
+			return r.GetUrl(), err
+		}},
+		{"port-forward", "v4.channel.k8s.io", func() (string, error) {
+			r, err := s.CRI.PortForward(t.Context(), &runtimeapi.PortForwardRequest{PodSandboxId: podID, Port: []int32{9}})
+			return r.GetUrl(), err
+		}},
+	}
+	cancel := func(times int) {
+		for range times {
+			for _, kind := range kinds {
+				address, err := kind.address()
+				check(t, err)
+				config, err := websocket.NewConfig(strings.Replace(address, "http", "ws", 1), "http://x")
+				check(t, err)
+				config.Protocol = []string{kind.protocol}
+				ws, err := websocket.DialConfig(config)
+				if err != nil {
+					t.Fatalf("%s: %v", kind.name, err)
+				}
+				check(t, ws.Close())
+			}
+		}
+	}
+	descriptors := func() (n int) {
+		for _, pid := range s.Processes() {
+			entries, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid))
+			check(t, err)
+			n += len(entries)
+		}
+		return n
+	}
+	cancel(3) // what is made once is made
+	settled := func() (bool, string) {
+		out, err := s.CRI.Exec(t.Context(), id, "sh", "-c", "ps | grep -c '[s]leep 4713' || true")
+		return err == nil && strings.TrimSpace(out) == "0", fmt.Sprint(out, err)
+	}
+	eventually(t, "no command is left", settled)
+	before := descriptors()
+	cancel(50)
+	eventually(t, "no command is left", settled)
+	const spare = 6 // handles of processes, files for the next time
+	eventually(t, "no descriptor is left", func() (bool, string) {
+		now := descriptors()
+		return now <= before+spare, fmt.Sprintf("%d before, %d after", before, now)
+	})
 }
