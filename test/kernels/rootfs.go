@@ -47,7 +47,7 @@ func buildPayload(ctx context.Context, dir string) (string, error) {
 		return "", err
 	}
 	for ref := range all {
-		if ref != images.Busybox && ref != images.Nginx {
+		if ref != images.Busybox && ref != images.Nginx && ref != images.Volumes {
 			delete(all, ref)
 		}
 	}
