@@ -13,6 +13,7 @@ import (
 
 // openStreams starts the server of exec, attach and port-forward sessions. It ends before pods do: its sessions are theirs.
 func (p *parts) openStreams(context.Context) (err error) {
+	quietKlog(p.log)
 	p.streams, err = stream.Listen(p.pods, p.log)
 	if err != nil {
 		return err

@@ -21,7 +21,7 @@
 //	  Launch{id, kind, …}  + descriptors  ───────────►
 //	                                      ◄───────────  Reply{pid, …} + pidfd   or Reply{launch error} or Reply{error}
 //	  Signal Processes Pidfd Namespaces   ───────────►
-//	  ReopenLog Console Stdin CloseStdin
+//	  ReopenLog Console Stdin CloseStdin Follow
 //	  Forget Shutdown                     ◄───────────  Reply{…}
 //
 // A reply bears the number of its request; replies may overtake each other. Exited bears 0. A reply with an error has the fields
