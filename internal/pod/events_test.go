@@ -229,3 +229,37 @@ func TestAReaderThatWaitsEndsWithItsCallOrTheDaemon(t *testing.T) {
 		}
 	}
 }
+
+func TestAStopIsNotToldAgainAfterARestart(t *testing.T) {
+	n := newNode(t)
+	podID := must[string](t)(n.RunPodSandbox(t.Context(), sandboxRequest("a")))
+	if err := n.StopPodSandbox(t.Context(), podID); err != nil {
+		t.Fatal(err)
+	}
+	n.restart(t.Context())
+	s := n.Subscribe()
+	defer s.Close()
+	if err := errors.Join(n.StopPodSandbox(t.Context(), podID), n.RemovePodSandbox(t.Context(), podID)); err != nil {
+		t.Fatal(err)
+	}
+	lines, err := takeEvents(t.Context(), s, func() string { return podID }, 1)
+	if err != nil || lines[0] != "sandbox DELETED: gone" {
+		t.Errorf("first told: %v, %v", lines, err)
+	}
+}
+
+func TestNothingIsToldOfAContainerThatNobodyWasGiven(t *testing.T) {
+	n := newNode(t)
+	_, id := n.running("a")
+	c := must[*Container](t)(n.anyContainer(id))
+	c.pod.mu.Lock()
+	c.visible = false
+	c.pod.mu.Unlock()
+	s := n.Subscribe()
+	defer s.Close()
+	n.runtime.end(Exit{ID: id, Code: 1, Finished: time.Now()})
+	n.EndEvents()
+	if e, err := s.Next(t.Context()); !errs.Is(err, errs.Unavailable) {
+		t.Errorf("told: %v, %v", e, err)
+	}
+}
