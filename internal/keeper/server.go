@@ -76,6 +76,10 @@ type watcher interface{ news() }
 
 // New makes a keeper that listens but does not answer yet.
 func New(o Options) (_ *Server, err error) {
+	// What this process ignores every container would ignore.
+	if err := linux.DefaultIgnoredSignals(); err != nil {
+		return nil, err
+	}
 	if o.MaxDescriptors == 0 {
 		var limit syscall.Rlimit
 		if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {

@@ -74,9 +74,10 @@ func (a *assembly) reset() {
 	a.Do("reset CPU affinity", launch.SchedSetaffinity, 0, len(allCPUs), allCPUs).IgnoreErrors()
 	a.Do("set umask", launch.Umask, 0o022)
 	a.Do("unblock signals", launch.RtSigprocmask, sigSetMask, make([]byte, launch.SigsetSize), nil, launch.SigsetSize)
-	// Only an ignored signal stays so over execve: those that daemons and shells ignore.
+	// Only an ignored signal stays so over execve: those that daemons and shells ignore, and glibc's own two (SIGCANCEL, SIGSETXID), which its
+	// posix_spawn leaves ignored in what GNU make starts.
 	byDefault := a.SigAction(launch.SigDefault)
-	for _, s := range []syscall.Signal{syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGPIPE, syscall.SIGCHLD, syscall.SIGTSTP, syscall.SIGTTIN, syscall.SIGTTOU} {
+	for _, s := range []syscall.Signal{syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGPIPE, syscall.SIGCHLD, syscall.SIGTSTP, syscall.SIGTTIN, syscall.SIGTTOU, 32, 33} {
 		a.Do(fmt.Sprintf("reset signal %d", int(s)), launch.RtSigaction, int(s), byDefault, nil, launch.SigsetSize)
 	}
 }
