@@ -171,25 +171,34 @@ func TestAClonedChildIsTheProcess(t *testing.T) {
 	}
 }
 
+// gated is a launch whose program hangs until it is released.
+func (w *world) gated(id string, args ...string) (l *wire.Launch, release func()) {
+	w.t.Helper()
+	reader, writer, err := os.Pipe()
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	end, err := syscall.Dup(int(reader.Fd()))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	reader.Close()
+	gate := linux.NewFD(end, "gate of "+id)
+	w.t.Cleanup(func() {
+		gate.Close()
+		writer.Close()
+	})
+	program := w.program(args, func(b *launch.Builder) {
+		b.Do("wait for the test", launch.Read, launch.FirstFD, b.SlotAddress(b.NewSlot()), 1)
+	})
+	l = w.request(id, program, func(l *wire.Launch) { l.FDs = append(l.FDs, wire.PassedFD{Role: wire.Child, FD: gate}) })
+	return l, func() { writer.Write([]byte{1}) }
+}
+
 // A daemon killed in the middle of a launch is followed by one that lists: it must find the process, or the repeated start is refused.
 func TestAListWaitsForALaunchUnderWay(t *testing.T) {
 	w := start(t, keeper.Options{})
-	reader, writer, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer writer.Close()
-	end, err := syscall.Dup(int(reader.Fd()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	reader.Close()
-	gate := linux.NewFD(end, "pipe")
-	defer gate.Close()
-	program := w.program([]string{"/bin/sleep", "100"}, func(b *launch.Builder) {
-		b.Do("wait for the test", launch.Read, launch.FirstFD, b.SlotAddress(b.NewSlot()), 1)
-	})
-	l := w.request("p", program, func(l *wire.Launch) { l.FDs = append(l.FDs, wire.PassedFD{Role: wire.Child, FD: gate}) })
+	l, release := w.gated("p", "/bin/sleep", "100")
 	launched := make(chan error, 1)
 	go func() {
 		got, err := w.Launch(t.Context(), l)
@@ -206,7 +215,7 @@ func TestAListWaitsForALaunchUnderWay(t *testing.T) {
 	listed := make(chan list, 1)
 	go func() { all, err := w.Processes(t.Context()); listed <- list{all, err} }()
 	w.Signal(t.Context(), "nobody", 0) // answered: what was asked before it has been taken up
-	writer.Write([]byte{1})
+	release()
 	if err := <-launched; err != nil {
 		t.Fatal(err)
 	}
@@ -221,22 +230,7 @@ func TestAListWaitsForALaunchUnderWay(t *testing.T) {
 
 func TestALaunchThatHangsIsGivenUpBySignal(t *testing.T) {
 	w := start(t, keeper.Options{})
-	reader, writer, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer writer.Close()
-	end, err := syscall.Dup(int(reader.Fd()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	reader.Close()
-	hang := linux.NewFD(end, "pipe")
-	defer hang.Close()
-	program := w.program([]string{"/bin/true"}, func(b *launch.Builder) {
-		b.Do("wait for ever", launch.Read, launch.FirstFD, b.SlotAddress(b.NewSlot()), 1)
-	})
-	l := w.request("p", program, func(l *wire.Launch) { l.FDs = append(l.FDs, wire.PassedFD{Role: wire.Child, FD: hang}) })
+	l, _ := w.gated("p", "/bin/true")
 	ctx, cancel := context.WithCancel(t.Context())
 	result := make(chan error, 1)
 	go func() { _, err := w.Launch(ctx, l); result <- err }()
