@@ -141,35 +141,31 @@ func (a *attachment) run(ctx context.Context, c *Container) error {
 		gone = make(chan struct{})
 		close(gone)
 	}
-	ended := make(chan struct{})
-	if len(a.outputs) > 0 { // with input alone it lasts until the container ends
-		go func() {
-			defer close(ended)
-			for _, o := range a.outputs {
-				<-o.done
-			}
-		}()
+	// With input alone it lasts until the container ends. One output that ends is the end of all: it was the container's, or the client lacks
+	// what came there.
+	one := make(chan struct{}, len(a.outputs))
+	for _, o := range a.outputs {
+		go func() { <-o.done; one <- struct{}{} }()
 	}
 	select {
-	case <-ended:
-		return a.verdict(ctx, gone)
+	case <-one:
+		if err := a.verdict(ctx, gone); err != nil {
+			return err
+		}
 	case <-gone:
 	case <-ctx.Done():
-		return nil
 	}
 	for _, o := range a.outputs {
 		o.end()
-	}
-	if len(a.outputs) > 0 {
 		select {
-		case <-ended:
+		case <-o.done:
 		case <-ctx.Done():
 		}
 	}
 	return nil
 }
 
-// verdict says why the output ended: with the container, with the client, or because it was given up.
+// verdict says why an output ended: with the container or the client, or because it was given up.
 func (a *attachment) verdict(ctx context.Context, gone <-chan struct{}) error {
 	t := time.NewTimer(lagging)
 	defer t.Stop()

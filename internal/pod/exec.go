@@ -24,6 +24,8 @@ const (
 	// execDrain is how long output is still read after the command itself has ended while something it left behind holds the pipes
 	// (kubernetes #92057: an exec that never ended).
 	execDrain = 500 * time.Millisecond
+	// launchHangs is how long a launch whose caller has given up may go on before it is killed.
+	launchHangs = 2 * time.Second
 )
 
 // execution is one exec under way.
@@ -163,7 +165,16 @@ func (m *Manager) execute(ctx context.Context, e execCall) (Exit, error) {
 // end it. At the end of ctx it is killed where it is.
 func (m *Manager) launchExec(ctx context.Context, start *ExecStart, x *execution) (*Process, error) {
 	apart := context.WithoutCancel(ctx)
+	through := make(chan struct{})
+	defer close(through)
 	giveUp := context.AfterFunc(ctx, func() {
+		// A launch takes milliseconds. Killed just then, the stage may have cloned the command and told nobody: it would run on, and dead stay a
+		// zombie of the keeper's, for which its container's PID namespace waits for ever. So only a launch that hangs is killed.
+		select {
+		case <-through:
+			return
+		case <-time.After(launchHangs):
+		}
 		// Not begun yet, or through already: then it is found running, and killed, by execute.
 		if err := m.Supervisor.Signal(apart, start.ID, syscall.SIGKILL); err != nil && !errs.Is(err, errs.NotFound) {
 			m.Log.Error("kill a command that is being launched", "id", start.ID, "error", err)

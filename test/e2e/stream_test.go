@@ -111,11 +111,29 @@ func terminal(t *testing.T) (person *os.File, theirs *os.File) {
 	return person, theirs
 }
 
-func TestExecAtATerminal(t *testing.T) {
+func TestExecAndAttachAtATerminal(t *testing.T) {
 	s := newSession(t)
-	_, id := s.container(t, "exec sleep 1000", nil)
+	_, execIn := s.container(t, "exec sleep 1000", nil)
+	t.Run("attach", func(t *testing.T) {
+		config := cri.PodConfig("terminal", "")
+		podID, err := s.CRI.RunPod(t.Context(), config)
+		check(t, err)
+		c := cri.ContainerConfig("main", images.Busybox, "sh")
+		c.Stdin, c.Tty = true, true
+		attachTo, err := s.CRI.Run(t.Context(), podID, config, c)
+		check(t, err)
+		s.atTerminal(t, "attach", "-it", attachTo)
+		if st, err := s.CRI.WaitExited(t.Context(), attachTo); err != nil || st.GetExitCode() != 0 {
+			t.Errorf("%v %v", st, err)
+		}
+	})
+	t.Run("exec", func(t *testing.T) { s.atTerminal(t, "exec", "-it", execIn, "sh") })
+}
+
+// atTerminal talks to a shell as a person at a terminal does.
+func (s *session) atTerminal(t *testing.T, args ...string) {
 	person, theirs := terminal(t)
-	cmd := s.command(t.Context(), "exec", "-it", id, "sh")
+	cmd := s.command(t.Context(), args...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = theirs, theirs, theirs
 	check(t, cmd.Start())
 	check(t, person.SetDeadline(time.Now().Add(30*time.Second)))
@@ -130,11 +148,12 @@ func TestExecAtATerminal(t *testing.T) {
 			}
 		}
 	}
-	expect("#")
 	say := func(line string) { t.Helper(); _, err := io.WriteString(person, line+"\n"); check(t, err) }
-	say("tty; stty size | tr ' ' x; test -t 0 && echo a-$((40+2))-b")
-	expect("/dev/pts/")
-	expect("37x111")
+	say("") // a shell that was there before has shown its prompt to nobody
+	expect("#")
+	// The size is told once the session has begun: it may come a moment after the shell does.
+	say("until stty size | grep -q '37 111'; do :; done; tty; test -t 0 && echo a-$((40+2))-b")
+	expect("/dev/")
 	expect("a-42-b")
 	say("exit 0")
 	check(t, cmd.Wait())
@@ -299,4 +318,36 @@ func TestCancelledSessionsLeaveNothing(t *testing.T) {
 		now := descriptors()
 		return now <= before+spare, fmt.Sprintf("%d before, %d after", before, now)
 	})
+}
+
+// Nobody's stopped terminal stops a container: who does not take its output is detached, and told so.
+func TestASlowAttachedClientIsDetached(t *testing.T) {
+	s := newSession(t)
+	_, id := s.container(t, "read line; head -c 20000000 /dev/zero; exec sleep 1000", func(c *runtimeapi.ContainerConfig) { c.Stdin = true })
+	r, err := s.CRI.Attach(t.Context(), &runtimeapi.AttachRequest{ContainerId: id, Stdin: true, Stdout: true, Stderr: true})
+	check(t, err)
+	config, err := websocket.NewConfig(strings.Replace(r.GetUrl(), "http", "ws", 1), "http://x")
+	check(t, err)
+	config.Protocol = []string{"v5.channel.k8s.io"}
+	ws, err := websocket.DialConfig(config)
+	check(t, err)
+	defer ws.Close()
+	ws.PayloadType = websocket.BinaryFrame
+	check(t, websocket.Message.Send(ws, []byte("\x00go\n")))
+	eventually(t, "the container goes on though nobody reads", func() (bool, string) {
+		out, err := s.CRI.Exec(t.Context(), id, "cat", "/proc/1/cmdline")
+		return strings.HasPrefix(out, "sleep"), fmt.Sprint(out, err)
+	})
+	check(t, ws.SetDeadline(time.Now().Add(30*time.Second)))
+	for status := ""; status == ""; {
+		var b []byte
+		if err := websocket.Message.Receive(ws, &b); err != nil {
+			t.Fatalf("the session ended without a word: %v", err)
+		}
+		if len(b) > 1 && b[0] == 3 {
+			if status = string(b); !strings.Contains(status, "faster than the client took it") {
+				t.Errorf("status %s", status)
+			}
+		}
+	}
 }
