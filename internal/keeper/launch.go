@@ -63,6 +63,9 @@ func (p *process) launch(l *wire.Launch) (pidfd *linux.FD, err error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := p.reapUntold(said.PID); err != nil {
+		p.server.o.warn(err)
+	}
 	switch {
 	case said.PID > 0:
 		err = p.take(said.PID)
@@ -121,6 +124,17 @@ func launchError(op int, err error) *wire.LaunchError {
 		e.Err = fmt.Sprintf("op %d: %v", op, err)
 	}
 	return e
+}
+
+// reapUntold reaps what the program of a launch that was given up had cloned without telling.
+func (p *process) reapUntold(told int) error {
+	p.mu.Lock()
+	stage, givenUp := p.pid, p.givenUp
+	p.mu.Unlock()
+	if !givenUp || told > 0 {
+		return nil
+	}
+	return linux.EndGroupOf(stage)
 }
 
 // take makes the process that the program cloned the one to watch. It is the keeper's child (CLONE_PARENT); the stage, its maker, is reaped

@@ -34,6 +34,7 @@ type process struct {
 
 	mu       sync.Mutex // guards what follows
 	launched bool       // until then only pid and pidfd are looked at by others than the launch
+	givenUp  bool       // killed while it was being launched
 	pid      int
 	pidfd    *linux.FD // nil before there is a process and after it is reaped
 
@@ -87,7 +88,15 @@ func (p *process) signal(sig syscall.Signal) error {
 	if p.pidfd == nil {
 		return errs.New(errs.NotFound, "signal %s: it has ended, or not begun", p.id)
 	}
-	err := p.pidfd.Signal(sig)
+	var err error
+	if sig == syscall.SIGKILL && !p.launched {
+		// The program may have cloned what is to be the process and not told yet: that one, which nobody knows, goes with its group. Left
+		// alive it would keep the launch waiting for its report; dead it would stay a zombie (launch reaps it).
+		p.givenUp = true
+		err = linux.KillGroup(p.pid)
+	} else {
+		err = p.pidfd.Signal(sig)
+	}
 	if linux.IsGone(err) {
 		return errs.New(errs.NotFound, "signal %s: it has ended", p.id)
 	}

@@ -247,6 +247,61 @@ func TestALaunchThatHangsIsGivenUpBySignal(t *testing.T) {
 	}
 }
 
+// Killed between cloning the process and telling of it, a launch leaves one that nobody knows: alive it holds the report open for ever, dead it stays
+// a zombie of the keeper's.
+func TestALaunchGivenUpBeforeItToldOfItsChildLeavesNone(t *testing.T) {
+	w := start(t, keeper.Options{})
+	l, _ := w.gated("p", "/bin/true")
+	b := launch.NewBuilder(launch.Native())
+	hang := func() { b.Do("wait for ever", launch.Read, launch.FirstFD, b.SlotAddress(b.NewSlot()), 1) }
+	pid, inChild := b.NewSlot(), b.NewLabel()
+	b.Do("clone", launch.Clone, syscall.CLONE_PARENT|int(syscall.SIGCHLD), 0, 0, 0, 0).Save(pid).JumpIfZero(inChild)
+	hang() // never tells
+	b.Do("exit", launch.ExitGroup, 0)
+	b.Place(inChild)
+	hang()
+	b.Do("exit", launch.ExitGroup, 0)
+	for i := range l.FDs {
+		if l.FDs[i].Role == wire.Program {
+			l.FDs[i].FD = w.memory(b)
+		}
+	}
+	launched := make(chan struct{})
+	go func() {
+		defer close(launched)
+		if got, err := w.Launch(t.Context(), l); err == nil {
+			got.Pidfd.Close()
+		}
+	}()
+	w.eventually("both processes are there", func() bool { return len(children(t)) == 2 })
+	if err := w.Signal(t.Context(), "p", syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	if e := w.exits.of("p"); e.Signal != syscall.SIGKILL {
+		t.Errorf("exit %+v", e)
+	}
+	<-launched
+	if left := children(t); len(left) != 0 {
+		t.Errorf("children left: %v", left)
+	}
+}
+
+// children are this process's, which runs the keeper, zombies included.
+func children(t *testing.T) (pids []string) {
+	t.Helper()
+	tasks, err := filepath.Glob("/proc/self/task/*/children")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, task := range tasks {
+		b, err := os.ReadFile(task)
+		if err == nil { // else the thread ended meanwhile
+			pids = append(pids, strings.Fields(string(b))...)
+		}
+	}
+	return pids
+}
+
 func TestDescriptorsArriveInOrder(t *testing.T) {
 	w := start(t, keeper.Options{})
 	var passed []wire.PassedFD

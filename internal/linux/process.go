@@ -15,11 +15,10 @@ func IsGone(err error) bool { return errors.Is(err, unix.ESRCH) }
 
 // SessionMembers returns those of pids that are in the session led by leader or descend from it.
 func SessionMembers(pids []int, leader int) []int {
-	type stat struct{ parent, session int }
 	known := map[int]stat{}
 	for _, pid := range pids {
-		if parent, session, err := parentAndSession(pid); err == nil {
-			known[pid] = stat{parent, session}
+		if s, err := statFields(pid); err == nil {
+			known[pid] = s
 		}
 	}
 	var in []int
@@ -39,21 +38,60 @@ func SessionMembers(pids []int, leader int) []int {
 	return in
 }
 
-// parentAndSession reads two fields of /proc/PID/stat, proc_pid_stat(5); the name before them may hold anything, so they are counted from its last ")".
-func parentAndSession(pid int) (parent, session int, err error) {
+// KillGroup kills the process group that a child leads, and so what the child cloned. The child must not have been reaped: its PID names the group.
+func KillGroup(leader int) error {
+	if err := unix.Kill(-leader, unix.SIGKILL); err != nil {
+		return fmt.Errorf("kill process group %d: %w", leader, err)
+	}
+	return nil
+}
+
+// EndGroupOf kills and reaps this process's children that are in the process group of another child, its leader, which stays for whoever waits for it. It is
+// for processes nobody knows of: cloned with CLONE_PARENT by a child that was killed before it could tell. The leader must not have been reaped: its PID
+// names the group.
+func EndGroupOf(leader int) error {
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		return fmt.Errorf("look for the children of process %d's group: %w", leader, err)
+	}
+	var failed []error
+	for _, e := range entries {
+		pid, err := strconv.Atoi(e.Name())
+		if err != nil || pid == leader {
+			continue
+		}
+		f, err := statFields(pid)
+		if err != nil || f.parent != os.Getpid() || f.group != leader {
+			continue
+		}
+		err = unix.Kill(pid, unix.SIGKILL) // not reaped by anybody but us: still the right one
+		if err == nil {
+			_, err = WaitPID(pid)
+		}
+		failed = append(failed, err)
+	}
+	return errors.Join(failed...)
+}
+
+// stat is a part of /proc/PID/stat, proc_pid_stat(5).
+type stat struct{ parent, group, session int }
+
+// statFields reads it; the name before the fields may hold anything, so they are counted from its last ")".
+func statFields(pid int) (s stat, err error) {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
-		return 0, 0, err
+		return s, err
 	}
 	fields := bytes.Fields(b[bytes.LastIndexByte(b, ')')+1:])
 	if len(fields) < 4 {
-		return 0, 0, fmt.Errorf("read /proc/%d/stat: %d fields", pid, len(fields))
+		return s, fmt.Errorf("read /proc/%d/stat: %d fields", pid, len(fields))
 	}
-	if parent, err = strconv.Atoi(string(fields[1])); err != nil {
-		return 0, 0, err
+	for i, to := range []*int{&s.parent, &s.group, &s.session} {
+		if *to, err = strconv.Atoi(string(fields[i+1])); err != nil {
+			return s, err
+		}
 	}
-	session, err = strconv.Atoi(string(fields[3]))
-	return parent, session, err
+	return s, nil
 }
 
 // HideFromDebuggers keeps this process's memory and descriptors from everybody without CAP_SYS_PTRACE: PR_SET_DUMPABLE 0, prctl(2).
