@@ -168,14 +168,12 @@ func (m *Manager) launchExec(ctx context.Context, start *ExecStart, x *execution
 	through := make(chan struct{})
 	defer close(through)
 	giveUp := context.AfterFunc(ctx, func() {
-		// A launch takes milliseconds. Killed just then, the stage may have cloned the command and told nobody: it would run on, and dead stay a
-		// zombie of the keeper's, for which its container's PID namespace waits for ever. So only a launch that hangs is killed.
+		// A launch takes milliseconds, and what came of it is found running, and killed, by execute. Only one that hangs is killed in the keeper.
 		select {
 		case <-through:
 			return
 		case <-time.After(launchHangs):
 		}
-		// Not begun yet, or through already: then it is found running, and killed, by execute.
 		if err := m.Supervisor.Signal(apart, start.ID, syscall.SIGKILL); err != nil && !errs.Is(err, errs.NotFound) {
 			m.Log.Error("kill a command that is being launched", "id", start.ID, "error", err)
 		}
