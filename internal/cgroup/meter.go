@@ -21,6 +21,8 @@ type Meter struct {
 	// files are by name; nil is one that the machine does not have.
 	files map[string]*linux.FD
 	buf   []byte
+	// closed meters still answer who got them before, but keep nothing open.
+	closed bool
 }
 
 // Meter returns a meter of the group. It opens nothing yet.
@@ -37,6 +39,9 @@ func (m *Meter) Usage() (Stats, error) {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if m.closed {
+		defer m.drop()
+	}
 	s, err := m.usage()
 	if errs.Is(err, errs.NotFound) && len(m.files) > 0 { // maybe a group that was removed and made again: the old one's files say so
 		m.drop()
@@ -49,10 +54,11 @@ func (m *Meter) Usage() (Stats, error) {
 	return s, nil
 }
 
-// Close closes the files. The meter may be used again and opens them anew.
+// Close closes the files. Who reads by the meter at that moment, or later, is answered still, by files opened for that one answer.
 func (m *Meter) Close() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.closed = true
 	m.drop()
 }
 

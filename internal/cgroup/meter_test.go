@@ -6,6 +6,7 @@ import (
 
 	"fermata/internal/cgroup"
 	"fermata/internal/errs"
+	"fermata/internal/linux"
 )
 
 func TestMeterReadsWhatStatsReads(t *testing.T) {
@@ -104,6 +105,22 @@ func BenchmarkUsage(b *testing.B) {
 			if _, err := g.Stats(); err != nil {
 				b.Fatal(err)
 			}
+		}
+	})
+}
+
+// Whoever holds a meter may read by it at the moment it is closed: nobody is left then to close what that opened (leak.Main sees it).
+func TestAClosedMeterKeepsNothingOpen(t *testing.T) {
+	onTrees(t, func(t *testing.T, tree *cgroup.Tree) {
+		g := group(t, tree)
+		m := g.Meter()
+		m.Close()
+		before := len(linux.OpenFDs())
+		if _, err := m.Usage(); err != nil {
+			t.Errorf("a closed meter does not answer: %v", err)
+		}
+		if after := len(linux.OpenFDs()); after != before {
+			t.Errorf("%d descriptors open after reading by a closed meter, %d before", after, before)
 		}
 	})
 }
