@@ -21,7 +21,7 @@ func TestTheTableComparesWithTheFirst(t *testing.T) {
 	a := &result{name: "a", sequential: map[string]time.Duration{runStep: 2 * time.Millisecond}, rate: 100, memory: memory{pods: 2, without: 10, with: 30}}
 	b := &result{name: "b", sequential: map[string]time.Duration{runStep: 5 * time.Millisecond}, rate: 25, memory: memory{pods: 2, without: 10, with: 110}}
 	got := strings.Join(strings.Fields(table([]*result{a, b})), " ")
-	for _, want := range []string{"RunPodSandbox 2.00 ms 5.00 ms 2.5×", "lives a second 100.0 25.0 0.2×", "per idle pod 10 kB 50 kB 5.0×"} {
+	for _, want := range []string{"RunPodSandbox 2.00 ms 5.00 ms 2.5×", "lives a second 100.0 25.0 4.0×", "per idle pod 10 kB 50 kB 5.0×"} {
 		if !strings.Contains(got, want) {
 			t.Errorf("not there: %q in\n%s", want, got)
 		}

@@ -43,7 +43,7 @@ func table(results []*result) string {
 	steps(func(r *result) map[string]time.Duration { return r.sequential })
 	head("in parallel, medians")
 	steps(func(r *result) map[string]time.Duration { return r.parallel })
-	line("  lives a second", func(r *result) (string, float64) { return fmt.Sprintf("%.1f", r.rate), r.rate })
+	line("  lives a second", func(r *result) (string, float64) { return fmt.Sprintf("%.1f", r.rate), 1 / r.rate }) // more is better
 	if results[0].memory.pods != 0 {
 		head(fmt.Sprintf("memory (PSS), %d idle pods", results[0].memory.pods))
 		line("  runtime without pods", kilobytes(func(m memory) float64 { return float64(m.without) }))
