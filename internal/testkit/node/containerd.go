@@ -78,10 +78,41 @@ func Containerd(ctx context.Context, o Options) (*Node, error) {
 		Dirs: []string{o.Dir}, Except: []string{filepath.Join(o.Dir, "r/io.containerd.content.v1.content"), n.Log},
 		Cgroups: []string{"/k8s.io"}, Links: []string{bridge},
 	}
+	putBack, err := hostOfPlugins()
+	if err != nil {
+		return nil, err
+	}
 	n.cleanup = func(ctx context.Context) error {
 		err := n.endProcesses()
 		exec.CommandContext(ctx, "ip", "link", "delete", bridge).Run() // absent when no pod was made
-		return err
+		return errors.Join(err, putBack())
 	}
 	return n, n.start(ctx)
+}
+
+// hostOfPlugins remembers what the CNI plugins change on the host and never take back, and returns what puts it back: forwarding, and the tables of
+// masquerading and host ports, unless somebody had them before.
+func hostOfPlugins() (putBack func() error, err error) {
+	const forwarding = "/proc/sys/net/ipv4/ip_forward"
+	before, err := os.ReadFile(forwarding)
+	if err != nil {
+		return nil, err
+	}
+	var made []string
+	for _, table := range []string{"cni_plugins_masquerade", "cni_hostport"} {
+		there, err := tableExists(table)
+		if err != nil {
+			return nil, err
+		}
+		if !there {
+			made = append(made, table)
+		}
+	}
+	return func() error {
+		failed := []error{os.WriteFile(forwarding, before, 0o644)}
+		for _, table := range made {
+			failed = append(failed, deleteTable(table))
+		}
+		return errors.Join(failed...)
+	}, nil
 }

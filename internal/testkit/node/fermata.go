@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/google/nftables"
@@ -78,4 +79,13 @@ func deleteTable(name string) error {
 		}
 	}
 	return conn.Flush()
+}
+
+func tableExists(name string) (bool, error) {
+	conn, err := nftables.New()
+	if err != nil {
+		return false, err
+	}
+	tables, err := conn.ListTables()
+	return slices.ContainsFunc(tables, func(t *nftables.Table) bool { return t.Name == name }), err
 }
