@@ -41,11 +41,16 @@ func (f *FD) SetPipeSize(n int) error {
 
 // ReadNow reads what is there from a non-blocking descriptor: 0 and no error when that is nothing, io.EOF when every writer is gone
 // (for a pty's master: when it was hung up).
+//
+// A hang-up is believed when it is told twice: n_tty_read looks for input first and for the other side's end after it, so what was written in between
+// together with the end is still there to be read (seen on Linux 6.18).
 func (f *FD) ReadNow(p []byte) (n int, err error) {
-	for {
+	for hungUp := false; ; {
 		n, err = unix.Read(f.Int(), p)
 		switch {
 		case err == unix.EINTR:
+		case err == unix.EIO && !hungUp:
+			hungUp = true
 		case err == unix.EAGAIN:
 			return 0, nil
 		case err == unix.EIO, err == nil && n == 0 && len(p) > 0:

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"fermata/internal/errs"
@@ -248,7 +249,7 @@ type output struct {
 func (o *output) copy(left func(error)) {
 	defer close(o.done)
 	buf := make([]byte, 32<<10)
-	again, after := true, 0
+	again, hungUp, after := true, false, 0
 	for {
 		n, err := o.from.Read(buf)
 		if n > 0 {
@@ -268,8 +269,12 @@ func (o *output) copy(left func(error)) {
 			o.from.SetReadDeadline(time.Now().Add(execDrain / 10))
 			continue
 		}
+		if errors.Is(err, syscall.EIO) && !hungUp { // a terminal's hang-up is believed the second time, see linux.FD.ReadNow
+			hungUp = true
+			continue
+		}
 		if err != nil {
-			return // the end, closed, the deadline, or a terminal's hang-up (EIO)
+			return // the end, closed, or the deadline
 		}
 	}
 }
