@@ -222,12 +222,32 @@ func (p *process) end() {
 	if p.kind != wire.Exec {
 		p.server.record(p.server.exitDir(), exit, durable.Options{})
 	}
-	if heard := p.server.tell(p, exit); !heard && p.kind != wire.Exec {
-		p.server.record(p.server.lateExitDir(), exit, durable.Options{Sync: true})
-		// A daemon may have come, heard and forgotten while the disk was busy.
-		if now, err := p.server.find("look for", p.id); err != nil || now != p {
-			p.server.o.warn(p.server.unrecord(p.id))
-		}
+	if heard := p.server.tell(p, exit); !heard {
+		p.recordLate(exit)
+	}
+}
+
+// recordLate keeps an exit that nobody heard where it outlives a reboot.
+func (p *process) recordLate(exit *wire.Exit) {
+	if p.kind == wire.Exec {
+		return
+	}
+	p.server.record(p.server.lateExitDir(), exit, durable.Options{Sync: true})
+	// A daemon may have come, heard and forgotten while the disk was busy.
+	if now, err := p.server.find("look for", p.id); err != nil || now != p {
+		p.server.o.warn(p.server.unrecord(p.id))
+	}
+}
+
+// unheard takes back an exit that was told to a daemon that had just died.
+func (s *Server) unheard(body []byte) {
+	exit, err := wire.DecodeExit(body)
+	if err != nil {
+		s.o.warn(err)
+		return
+	}
+	if p, err := s.find("look for", exit.ID); err == nil {
+		p.recordLate(exit)
 	}
 }
 

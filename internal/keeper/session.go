@@ -79,6 +79,7 @@ func (c *session) send(m wire.Message) {
 // write sends what is queued.
 func (c *session) write() {
 	defer c.conn.Close()
+	var unsent []wire.Message
 	for range c.wake {
 		c.mu.Lock()
 		queue, closed := c.queue, c.closed
@@ -88,9 +89,7 @@ func (c *session) write() {
 			err := c.conn.Send(m)
 			linux.CloseAll(m.FDs...)
 			if err != nil { // the other end is gone
-				for _, m := range queue[i+1:] {
-					linux.CloseAll(m.FDs...)
-				}
+				unsent = queue[i:]
 				closed = true
 				break
 			}
@@ -101,11 +100,14 @@ func (c *session) write() {
 	}
 	c.mu.Lock()
 	c.closed = true
-	left := c.queue
+	unsent = append(unsent, c.queue...)
 	c.queue = nil
 	c.mu.Unlock()
-	for _, m := range left {
+	for _, m := range unsent {
 		linux.CloseAll(m.FDs...)
+		if m.Type == wire.TypeExited { // to a daemon that had just died
+			c.server.unheard(m.Body)
+		}
 	}
 }
 
