@@ -64,3 +64,21 @@ func (f *FD) Setns(flags int) error {
 	}
 	return nil
 }
+
+// inCopyOfMounts runs do on a throw-away thread in a copy of the mount namespace. What do mounts there nobody else sees, and it is gone afterwards.
+func inCopyOfMounts(do func() error) error {
+	return OnThrowAwayThread(func() error {
+		if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
+			return fmt.Errorf("unshare mount namespace: %w", err)
+		}
+		slash, err := OpenDir("/")
+		if err != nil {
+			return err
+		}
+		defer slash.Close()
+		if err := slash.SetMountAttr(MountAttr{Propagation: unix.MS_PRIVATE, Recursive: true}); err != nil {
+			return err
+		}
+		return do()
+	})
+}

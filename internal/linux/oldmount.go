@@ -11,18 +11,7 @@ import (
 // the filesystem lies meanwhile, and nobody else sees it there. options, called in that copy, gives data: descriptors that
 // it opens are of the copy's mounts, which overlay demands (below Linux 6.15). They are closed at the end.
 func NewMountOld(fstype, target string, options func() (data string, keep []*FD, err error)) (m *FD, err error) {
-	err = OnThrowAwayThread(func() error {
-		if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
-			return fmt.Errorf("unshare mount namespace: %w", err)
-		}
-		slash, err := OpenDir("/")
-		if err != nil {
-			return err
-		}
-		defer slash.Close()
-		if err := slash.SetMountAttr(MountAttr{Propagation: unix.MS_PRIVATE, Recursive: true}); err != nil {
-			return err
-		}
+	err = inCopyOfMounts(func() error {
 		data, keep, err := options()
 		defer CloseAll(keep...)
 		if err != nil {

@@ -1,8 +1,6 @@
 package linux
 
 import (
-	"fmt"
-
 	"golang.org/x/sys/unix"
 )
 
@@ -10,18 +8,7 @@ import (
 // (EINVAL) while f is attached nowhere. It is attached at target, an existing directory, in a copy of the mount namespace that is gone afterwards;
 // nobody else sees it there, and f is of no more use.
 func (f *FD) CloneInside(path, target string) (part *FD, err error) {
-	err = OnThrowAwayThread(func() error {
-		if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
-			return fmt.Errorf("unshare mount namespace: %w", err)
-		}
-		slash, err := OpenDir("/")
-		if err != nil {
-			return err
-		}
-		defer slash.Close()
-		if err := slash.SetMountAttr(MountAttr{Propagation: unix.MS_PRIVATE, Recursive: true}); err != nil {
-			return err
-		}
+	err = inCopyOfMounts(func() error {
 		at, err := OpenDir(target)
 		if err != nil {
 			return err

@@ -64,7 +64,7 @@ type Runtime interface {
 	Exec(ctx context.Context, e *ExecStart) (*Process, error)
 	// UserFiles reads /etc/passwd and /etc/group of an image; nil where it has none.
 	UserFiles(ctx context.Context, img *Image) (passwd, group []byte, err error)
-	// Device describes a device node of the host, following links; a directory gives every device below it.
+	// Devices describes a device node of the host, following links; a directory gives every device below it.
 	Devices(hostPath string) ([]specs.LinuxDevice, error)
 }
 

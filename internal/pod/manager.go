@@ -247,7 +247,7 @@ func (c *Container) isVisible() bool {
 	return c.visible
 }
 
-// update changes a pod's record: the change is on disk before anyone sees it, and undone where it cannot be written.
+// updatePod changes a pod's record: the change is on disk before anyone sees it, and undone where it cannot be written.
 func (m *Manager) updatePod(p *Pod, change func(*PodRecord) error) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
