@@ -1,5 +1,5 @@
-// Package tools builds the foreign programs that tests use (crictl and critest, and the peers containerd and the CNI plugins) from
-// their modules, into a cache directory, once a version.
+// Package tools builds the foreign programs that tests use (crictl and critest, Kubernetes, and the peers containerd and the CNI plugins)
+// from their modules, into a cache directory, once a version.
 //
 // What Debian packages (runc, crun, busybox, kernels, …) is fetched by [Unpack] without being installed. What belongs elsewhere:
 // starting a runtime (package node), the images (package images).

@@ -1,0 +1,9 @@
+package tools
+
+import (
+	"testing"
+
+	"fermata/internal/testkit/leak"
+)
+
+func TestMain(m *testing.M) { leak.Main(m) }
