@@ -44,12 +44,12 @@ stop: ## end what `make run` started and remove all of it (root)
 	@SCRATCH=$(SCRATCH) demo/stop
 
 .PHONY: test
-test: tools check unit e2e kernels ## everything CI runs (root)
+test: tools check unit e2e kubelet-e2e kernels ## everything CI runs (root)
 
 .PHONY: unit
-unit: build ## the Go tests of every package but test/e2e (root: they make namespaces, mounts and cgroups)
+unit: build ## the Go tests of every package but those of the whole program in test/ (root: they make namespaces, mounts and cgroups)
 	$(NEED_ROOT)
-	$(GO) test -timeout 15m $$($(GO) list ./... | grep -v /test/e2e)
+	$(GO) test -timeout 15m $$($(GO) list ./... | grep -v -e /test/e2e -e /test/kubelet)
 
 .PHONY: check
 check: ## format, vet, staticcheck, house rules, generated code, both architectures
@@ -76,6 +76,10 @@ critest: build tools ## Kubernetes' CRI conformance suite (root)
 demo: build ## `make run` twice and `make stop`, in a directory of their own (root)
 	@set -e; dir=$$(mktemp -d /tmp/fermata-demo-XXXX); trap 'SCRATCH='$$dir' demo/stop' EXIT; \
 	  SCRATCH=$$dir demo/run; SCRATCH=$$dir demo/run
+
+.PHONY: kubelet-e2e
+kubelet-e2e: build tools ## fermata under a real kubelet, alone with static pods; the first time it is built (root)
+	$(GO) test -count=1 -timeout 20m ./test/kubelet
 
 .PHONY: kernels
 kernels: build tools ## the end-to-end tests on other kernels, in virtual machines (root)
