@@ -18,6 +18,7 @@ func main() {
 	code := cli.Main(ctx, os.Args[1:], cli.Env{
 		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr,
 		Terminal: term.IsTerminal(int(os.Stderr.Fd())),
+		Console:  cli.NewConsole(os.Stdin),
 		Address:  os.Getenv("FERMATA_ADDRESS"),
 		Version:  daemon.Version,
 		Daemon:   daemon.Run,

@@ -23,6 +23,8 @@ type Env struct {
 	Stdout, Stderr io.Writer
 	// Terminal is whether Stderr is one that a progress line can be redrawn on.
 	Terminal bool
+	// Console is the terminal that Stdin is; nil when it is none.
+	Console *Console
 	// Address of the daemon when --address is not given; "" = [DefaultAddress].
 	Address string
 	// Version is this binary's own.
@@ -44,7 +46,7 @@ func (m *misuse) Error() string { return m.err.Error() }
 func misused(format string, args ...any) error { return &misuse{fmt.Errorf(format, args...)} }
 
 // Main runs the command that args (without the program's name) ask for and returns the exit status: 0, 1 for a failure, 2 for a
-// command line that cannot be understood, and for exec the command's own.
+// command line that cannot be understood, 130 for a session that Ctrl-C ended, and for exec the command's own.
 func Main(ctx context.Context, args []string, env Env) int {
 	err := dispatch(ctx, args, env)
 	var code *exit
@@ -118,20 +120,21 @@ func runCommand(ctx context.Context, cmd *command, args []string, global *global
 	flags.Usage = func() {}
 	run := cmd.build(s, flags)
 	global.register(flags)
-	if err := parse(flags, args, "fermata "+cmd.name+" --help"); err != nil {
-		if errors.Is(err, pflag.ErrHelp) {
-			fmt.Fprint(env.Stdout, cmd.help())
-			return nil
-		}
-		return err
+	err := parse(flags, args, "fermata "+cmd.name+" --help")
+	if err == nil {
+		err = global.check()
 	}
-	if err := global.check(); err != nil {
-		return err
+	if n := flags.NArg(); err == nil && (n < cmd.min || cmd.max >= 0 && n > cmd.max) {
+		err = misused("%s", strings.TrimSpace("usage: fermata "+cmd.name+" "+cmd.args))
 	}
-	if n := flags.NArg(); n < cmd.min || cmd.max >= 0 && n > cmd.max {
-		return misused("%s", strings.TrimSpace("usage: fermata "+cmd.name+" "+cmd.args))
+	if err == nil {
+		err = run(ctx, flags.Args())
 	}
-	return run(ctx, flags.Args())
+	if errors.Is(err, pflag.ErrHelp) {
+		fmt.Fprint(env.Stdout, cmd.help())
+		return nil
+	}
+	return err
 }
 
 // parse adds the nearest flag to the library's message about an unknown one.

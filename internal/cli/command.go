@@ -39,7 +39,7 @@ const (
 func commands() []*command {
 	return []*command{
 		&daemonCommand, &runPod,
-		&podsCommand, &psCommand, &logsCommand, &execCommand, &inspectCommand, &nsCommand, &stopCommand, &rmCommand,
+		&podsCommand, &psCommand, &logsCommand, &execCommand, &attachCommand, &portForwardCommand, &inspectCommand, &nsCommand, &stopCommand, &rmCommand,
 		&imagesCommand, &pullCommand, &loadCommand, &saveCommand, &rmiCommand,
 		&infoCommand, &versionCommand, &configCommand,
 	}
@@ -82,7 +82,7 @@ command speak to over one socket.
 		fmt.Fprintf(&b, "\n%s:\n", g)
 		for _, c := range commands() {
 			if c.group == g {
-				fmt.Fprintf(&b, "  %-9s %s\n", c.name, c.brief)
+				fmt.Fprintf(&b, "  %-12s %s\n", c.name, c.brief)
 			}
 		}
 	}

@@ -27,7 +27,6 @@ import (
 type fake struct {
 	runtimeapi.UnimplementedRuntimeServiceServer
 	runtimeapi.UnimplementedImageServiceServer
-	fermatav1.UnimplementedFermataServer
 
 	mu         sync.Mutex
 	calls      []string
@@ -39,6 +38,8 @@ type fake struct {
 	fail       map[string]error // by RPC name
 	loaded     bytes.Buffer
 	archive    string // what ExportImage sends
+	attach     *fermatav1.Attached
+	begun      func() // a command that hangs
 }
 
 // serve starts a fake on a socket of its own and returns it with the address.
@@ -259,12 +260,6 @@ func (f *fake) RemoveContainer(_ context.Context, r *runtimeapi.RemoveContainerR
 	return &runtimeapi.RemoveContainerResponse{}, nil
 }
 
-func (f *fake) ExecSync(_ context.Context, r *runtimeapi.ExecSyncRequest) (*runtimeapi.ExecSyncResponse, error) {
-	return &runtimeapi.ExecSyncResponse{
-		Stdout: fmt.Appendf(nil, "%s %q %d\n", r.ContainerId, r.Cmd, r.Timeout), Stderr: []byte("warned\n"), ExitCode: 7,
-	}, nil
-}
-
 func (f *fake) ListImages(context.Context, *runtimeapi.ListImagesRequest) (*runtimeapi.ListImagesResponse, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -360,6 +355,99 @@ func (s *fakeFermata) ExportImage(r *fermatav1.ExportImageRequest, stream fermat
 		}
 	}
 	return s.f.fail["end of ExportImage"]
+}
+
+// Exec does what its command's first word says: "say" tells what it was asked, "cat" gives its input back, "hang" waits for its client
+// to leave.
+func (s *fakeFermata) Exec(stream fermatav1.Fermata_ExecServer) error {
+	first, err := stream.Recv()
+	if err != nil {
+		return err
+	}
+	start := first.GetStart()
+	out := func(text string) error {
+		return stream.Send(&fermatav1.ExecResponse{Message: &fermatav1.ExecResponse_Stdout{Stdout: []byte(text)}})
+	}
+	code := int32(7)
+	switch start.Command[0] {
+	case "hang":
+		if s.f.begun != nil {
+			s.f.begun()
+		}
+		<-stream.Context().Done()
+		return status.FromContextError(stream.Context().Err()).Err()
+	case "cat":
+		var got strings.Builder
+		for end := false; !end; {
+			m, err := stream.Recv()
+			if err != nil {
+				return err
+			}
+			got.Write(m.GetInput().GetData())
+			end = m.GetInput().GetEnd()
+		}
+		err, code = out(got.String()), 0
+	default:
+		err = errors.Join(
+			out(fmt.Sprintf("%s %q stdin %v tty %v\n", start.ContainerId, start.Command, start.Stdin, start.Tty)),
+			stream.Send(&fermatav1.ExecResponse{Message: &fermatav1.ExecResponse_Stderr{Stderr: []byte("warned\n")}}))
+	}
+	if err != nil {
+		return err
+	}
+	return stream.Send(&fermatav1.ExecResponse{Message: &fermatav1.ExecResponse_ExitCode{ExitCode: code}})
+}
+
+// Attach gives the container's input back until it ends; what there is of a container is the test's.
+func (s *fakeFermata) Attach(stream fermatav1.Fermata_AttachServer) error {
+	first, err := stream.Recv()
+	if err != nil {
+		return err
+	}
+	has := &fermatav1.Attached{Tty: s.f.attach.Tty, Stdin: s.f.attach.Stdin && first.GetStart().Stdin}
+	if err := stream.Send(&fermatav1.AttachResponse{Message: &fermatav1.AttachResponse_Attached{Attached: has}}); err != nil {
+		return err
+	}
+	if !has.Stdin {
+		return stream.Send(&fermatav1.AttachResponse{Message: &fermatav1.AttachResponse_Stderr{Stderr: []byte("only watched\n")}})
+	}
+	for {
+		m, err := stream.Recv()
+		if err != nil || m.GetInput().GetEnd() {
+			return err
+		}
+		back := &fermatav1.AttachResponse{Message: &fermatav1.AttachResponse_Stdout{Stdout: m.GetInput().GetData()}}
+		if err := stream.Send(back); err != nil {
+			return err
+		}
+	}
+}
+
+// PortForward gives a connection's bytes back; nobody listens at port 9, and at port 10 the pod has ended.
+func (s *fakeFermata) PortForward(stream fermatav1.Fermata_PortForwardServer) error {
+	first, err := stream.Recv()
+	if err != nil {
+		return err
+	}
+	switch first.GetStart().Port {
+	case 9:
+		return status.Error(codes.Internal, "forward to port 9: connection refused")
+	case 10:
+		return status.Error(codes.FailedPrecondition, "find pod sandbox web: it is not ready")
+	}
+	for {
+		m, err := stream.Recv()
+		if err != nil {
+			return err
+		}
+		back := &fermatav1.PortForwardResponse{Message: &fermatav1.PortForwardResponse_Data{Data: m.GetData()}}
+		if m.GetEnd() {
+			back.Message = &fermatav1.PortForwardResponse_End{End: true}
+		}
+		if err := stream.Send(back); err != nil || m.GetEnd() {
+			return err
+		}
+	}
 }
 
 // outcome is what a command left.

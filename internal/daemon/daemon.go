@@ -25,6 +25,7 @@ import (
 	"fermata/internal/linux"
 	"fermata/internal/network"
 	"fermata/internal/pod"
+	"fermata/internal/service"
 	"fermata/internal/stream"
 )
 
@@ -221,7 +222,7 @@ func (p *parts) serve(ctx context.Context) error {
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: time.Second, PermitWithoutStream: true}))
 	server := grpc.NewServer(options...)
 	cri.Register(server, p.pods, p.images, p.node, p.streams)
-	registerFermata(server, p)
+	own := service.Register(server, service.Options{Version: Version, Config: p.cfg, Images: p.images, Pods: p.pods})
 	failed := make(chan error, 1)
 	go func() { failed <- server.Serve(p.listener) }()
 	watching, stopWatching := context.WithCancel(ctx)
@@ -236,6 +237,7 @@ func (p *parts) serve(ctx context.Context) error {
 		return fmt.Errorf("serve: %w", err)
 	}
 	p.pods.EndEvents() // whose streams would never end
+	own.End()
 	stopped := make(chan struct{})
 	go func() { server.GracefulStop(); close(stopped) }()
 	select {

@@ -104,6 +104,7 @@ type execCall struct {
 	id                    string
 	cmd                   []string
 	tty                   bool
+	size                  TerminalSize // zero: not known
 	stdin, stdout, stderr *linux.FD
 	// started is called once the process has its descriptors; with nil when it could not be launched.
 	started func(*Process)
@@ -142,8 +143,12 @@ func (m *Manager) execute(ctx context.Context, e execCall) (Exit, error) {
 		c.countExec(-1)
 		m.forgetLater(execID)
 	}()
+	process := spec.Process(made, e.cmd, e.tty)
+	if e.tty && e.size != (TerminalSize{}) {
+		process.ConsoleSize = &specs.Box{Width: uint(e.size.Width), Height: uint(e.size.Height)}
+	}
 	proc, err := m.launchExec(ctx, &ExecStart{
-		ID: execID, Spec: made, Process: spec.Process(made, e.cmd, e.tty), Init: init, Cgroup: group, Stdin: e.stdin, Stdout: e.stdout, Stderr: e.stderr,
+		ID: execID, Spec: made, Process: process, Init: init, Cgroup: group, Stdin: e.stdin, Stdout: e.stdout, Stderr: e.stderr,
 	}, x)
 	e.started(proc)
 	if err != nil {

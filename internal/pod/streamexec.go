@@ -27,6 +27,8 @@ type Streams struct {
 	// Stdout and Stderr take the output; nil where it is not wanted. With a terminal there is no Stderr.
 	Stdout, Stderr io.Writer
 	TTY            bool
+	// Size is the terminal's when a command starts; zero where it is not known yet.
+	Size TerminalSize
 	// Resize tells of the terminal's size; nil for never.
 	Resize <-chan TerminalSize
 }
@@ -41,6 +43,15 @@ func (m *Manager) CanStream(id string) (string, error) {
 		return "", err
 	}
 	return c.id, nil
+}
+
+// Takes says what streams a running container has.
+func (m *Manager) Takes(id string) (tty, stdin bool, err error) {
+	_, r, err := m.running(id)
+	if err != nil {
+		return false, false, err
+	}
+	return r.Config.M.GetTty(), r.Config.M.GetStdin(), nil
 }
 
 // running finds a container that runs.
@@ -70,7 +81,7 @@ func (m *Manager) Exec(ctx context.Context, id string, cmd []string, s *Streams)
 	defer leave(nil)
 	x := &execStreams{Streams: s, leave: leave, closed: make(chan struct{})}
 	defer x.close()
-	call := execCall{c: c, r: r, id: c.id + "/" + newID()[:16], cmd: cmd, tty: s.TTY, started: x.started}
+	call := execCall{c: c, r: r, id: c.id + "/" + newID()[:16], cmd: cmd, tty: s.TTY, size: s.Size, started: x.started}
 	if !s.TTY {
 		if err := x.open(&call); err != nil {
 			return 0, err
@@ -142,7 +153,7 @@ func (x *execStreams) started(proc *Process) {
 		go o.copy(x.leave)
 	}
 	if x.Stdin != nil {
-		go input(x.stdin, x.Stdin, !x.TTY)
+		go x.input()
 	}
 }
 
@@ -198,14 +209,42 @@ func resize(master *linux.FD, sizes <-chan TerminalSize, closed <-chan struct{})
 }
 
 // input copies a client's input. What comes when nobody reads it any more is dropped: left unread it would block the client's other streams.
-func input(to *os.File, from io.Reader, halfClose bool) {
-	_, err := io.Copy(to, from)
-	if halfClose {
-		to.Close() // the command reads its end of file
+func (x *execStreams) input() {
+	from := &lastByte{r: x.Stdin, last: '\n'}
+	_, err := io.Copy(x.stdin, from)
+	switch {
+	case err != nil:
+		io.Copy(io.Discard, x.Stdin)
+	case !x.TTY:
+		x.stdin.Close() // the command reads its end of file
+	default:
+		_, _ = x.stdin.Write(from.eof()) // refused when the command has ended
 	}
-	if err != nil {
-		io.Copy(io.Discard, from)
+}
+
+// lastByte reads on, and remembers what came last.
+type lastByte struct {
+	r    io.Reader
+	last byte
+}
+
+// Read implements io.Reader.
+func (l *lastByte) Read(p []byte) (int, error) {
+	n, err := l.r.Read(p)
+	if n > 0 {
+		l.last = p[n-1]
 	}
+	return n, err
+}
+
+// eof is what a person types at a terminal for "no more", as script(1), whose input ends, does: in the middle of a line the first ^D only
+// sends off what there is of it.
+func (l *lastByte) eof() []byte {
+	const ctrlD = "\x04"
+	if l.last == '\n' {
+		return []byte(ctrlD)
+	}
+	return []byte(ctrlD + ctrlD)
 }
 
 // drain waits until the client has what the command wrote.

@@ -17,7 +17,6 @@ import (
 	"golang.org/x/net/websocket"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
-	"fermata/internal/linux"
 	"fermata/internal/testkit/cri"
 	"fermata/internal/testkit/images"
 )
@@ -96,21 +95,6 @@ func TestExecWithAClientsStreams(t *testing.T) {
 	}
 }
 
-// terminal makes a pseudo-terminal of the machine's, as a person sits at.
-func terminal(t *testing.T) (person *os.File, theirs *os.File) {
-	t.Helper()
-	devpts, err := linux.OpenDir("/dev/pts")
-	check(t, err)
-	defer devpts.Close()
-	master, slave, err := devpts.NewTerminal()
-	check(t, err)
-	check(t, master.SetTerminalSize(37, 111))
-	check(t, master.SetNonblock(true))
-	person, theirs = master.File(), slave.File()
-	t.Cleanup(func() { person.Close(); theirs.Close() })
-	return person, theirs
-}
-
 func TestExecAndAttachAtATerminal(t *testing.T) {
 	s := newSession(t)
 	_, execIn := s.container(t, "exec sleep 1000", nil)
@@ -132,31 +116,15 @@ func TestExecAndAttachAtATerminal(t *testing.T) {
 
 // atTerminal talks to a shell as a person at a terminal does.
 func (s *session) atTerminal(t *testing.T, args ...string) {
-	person, theirs := terminal(t)
-	cmd := s.command(t.Context(), args...)
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = theirs, theirs, theirs
-	check(t, cmd.Start())
-	check(t, person.SetDeadline(time.Now().Add(30*time.Second)))
-	seen, buf := "", make([]byte, 4096)
-	expect := func(want string) {
-		t.Helper()
-		for !strings.Contains(seen, want) {
-			n, err := person.Read(buf)
-			seen += string(buf[:n])
-			if err != nil {
-				t.Fatalf("no %q in %q: %v", want, seen, err)
-			}
-		}
-	}
-	say := func(line string) { t.Helper(); _, err := io.WriteString(person, line+"\n"); check(t, err) }
-	say("") // a shell that was there before has shown its prompt to nobody
-	expect("#")
+	p := sit(t, s.command(t.Context(), args...))
+	p.say("\n") // a shell that was there before has shown its prompt to nobody
+	p.expect("#")
 	// The size is told once the session has begun: it may come a moment after the shell does.
-	say("until stty size | grep -q '37 111'; do :; done; tty; test -t 0 && echo a-$((40+2))-b")
-	expect("/dev/")
-	expect("a-42-b")
-	say("exit 0")
-	check(t, cmd.Wait())
+	p.say("until stty size | grep -q '37 111'; do :; done; tty; test -t 0 && echo a-$((40+2))-b\n")
+	p.expect("/dev/")
+	p.expect("a-42-b")
+	p.say("exit 0\n")
+	check(t, p.cmd.Wait())
 }
 
 func TestAttachedClientsGetTheSame(t *testing.T) {

@@ -1,4 +1,4 @@
-// fermata.v1 is what CRI has no word for. It is served on the same socket as CRI v1; `fermata pull`, `load`, `save` and `version` speak it.
+// fermata.v1 is what CRI has no word for. It is served on the same socket as CRI v1, and the command line speaks both.
 //
 // After a change run `make generate`; `make check` compares what is committed with what the tools make of this file.
 
@@ -480,6 +480,952 @@ func (x *ExportImageResponse) GetChunk() []byte {
 	return nil
 }
 
+type ExecRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Types that are valid to be assigned to Message:
+	//
+	//	*ExecRequest_Start
+	//	*ExecRequest_Input
+	Message       isExecRequest_Message `protobuf_oneof:"message"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExecRequest) Reset() {
+	*x = ExecRequest{}
+	mi := &file_fermata_v1_fermata_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExecRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExecRequest) ProtoMessage() {}
+
+func (x *ExecRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_fermata_v1_fermata_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExecRequest.ProtoReflect.Descriptor instead.
+func (*ExecRequest) Descriptor() ([]byte, []int) {
+	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *ExecRequest) GetMessage() isExecRequest_Message {
+	if x != nil {
+		return x.Message
+	}
+	return nil
+}
+
+func (x *ExecRequest) GetStart() *ExecStart {
+	if x != nil {
+		if x, ok := x.Message.(*ExecRequest_Start); ok {
+			return x.Start
+		}
+	}
+	return nil
+}
+
+func (x *ExecRequest) GetInput() *Input {
+	if x != nil {
+		if x, ok := x.Message.(*ExecRequest_Input); ok {
+			return x.Input
+		}
+	}
+	return nil
+}
+
+type isExecRequest_Message interface {
+	isExecRequest_Message()
+}
+
+type ExecRequest_Start struct {
+	Start *ExecStart `protobuf:"bytes,1,opt,name=start,proto3,oneof"`
+}
+
+type ExecRequest_Input struct {
+	Input *Input `protobuf:"bytes,2,opt,name=input,proto3,oneof"`
+}
+
+func (*ExecRequest_Start) isExecRequest_Message() {}
+
+func (*ExecRequest_Input) isExecRequest_Message() {}
+
+type ExecStart struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The ID of the container, or a unique prefix of it.
+	ContainerId string `protobuf:"bytes,1,opt,name=container_id,json=containerId,proto3" json:"container_id,omitempty"`
+	// The program and its arguments.
+	Command []string `protobuf:"bytes,2,rep,name=command,proto3" json:"command,omitempty"`
+	// Whether the command has an input; without one it reads the end of it.
+	Stdin bool `protobuf:"varint,3,opt,name=stdin,proto3" json:"stdin,omitempty"`
+	// Whether it has a terminal, on which its outputs are one; of this size from its first instruction on, if it is given.
+	Tty           bool          `protobuf:"varint,4,opt,name=tty,proto3" json:"tty,omitempty"`
+	Size          *TerminalSize `protobuf:"bytes,5,opt,name=size,proto3" json:"size,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExecStart) Reset() {
+	*x = ExecStart{}
+	mi := &file_fermata_v1_fermata_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExecStart) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExecStart) ProtoMessage() {}
+
+func (x *ExecStart) ProtoReflect() protoreflect.Message {
+	mi := &file_fermata_v1_fermata_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExecStart.ProtoReflect.Descriptor instead.
+func (*ExecStart) Descriptor() ([]byte, []int) {
+	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *ExecStart) GetContainerId() string {
+	if x != nil {
+		return x.ContainerId
+	}
+	return ""
+}
+
+func (x *ExecStart) GetCommand() []string {
+	if x != nil {
+		return x.Command
+	}
+	return nil
+}
+
+func (x *ExecStart) GetStdin() bool {
+	if x != nil {
+		return x.Stdin
+	}
+	return false
+}
+
+func (x *ExecStart) GetTty() bool {
+	if x != nil {
+		return x.Tty
+	}
+	return false
+}
+
+func (x *ExecStart) GetSize() *TerminalSize {
+	if x != nil {
+		return x.Size
+	}
+	return nil
+}
+
+// TerminalSize is in characters.
+type TerminalSize struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Columns       uint32                 `protobuf:"varint,1,opt,name=columns,proto3" json:"columns,omitempty"`
+	Rows          uint32                 `protobuf:"varint,2,opt,name=rows,proto3" json:"rows,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TerminalSize) Reset() {
+	*x = TerminalSize{}
+	mi := &file_fermata_v1_fermata_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TerminalSize) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TerminalSize) ProtoMessage() {}
+
+func (x *TerminalSize) ProtoReflect() protoreflect.Message {
+	mi := &file_fermata_v1_fermata_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TerminalSize.ProtoReflect.Descriptor instead.
+func (*TerminalSize) Descriptor() ([]byte, []int) {
+	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *TerminalSize) GetColumns() uint32 {
+	if x != nil {
+		return x.Columns
+	}
+	return 0
+}
+
+func (x *TerminalSize) GetRows() uint32 {
+	if x != nil {
+		return x.Rows
+	}
+	return 0
+}
+
+// Input is what a client gives to a command or container.
+type Input struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Types that are valid to be assigned to Input:
+	//
+	//	*Input_Data
+	//	*Input_End
+	//	*Input_Size
+	Input         isInput_Input `protobuf_oneof:"input"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Input) Reset() {
+	*x = Input{}
+	mi := &file_fermata_v1_fermata_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Input) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Input) ProtoMessage() {}
+
+func (x *Input) ProtoReflect() protoreflect.Message {
+	mi := &file_fermata_v1_fermata_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Input.ProtoReflect.Descriptor instead.
+func (*Input) Descriptor() ([]byte, []int) {
+	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *Input) GetInput() isInput_Input {
+	if x != nil {
+		return x.Input
+	}
+	return nil
+}
+
+func (x *Input) GetData() []byte {
+	if x != nil {
+		if x, ok := x.Input.(*Input_Data); ok {
+			return x.Data
+		}
+	}
+	return nil
+}
+
+func (x *Input) GetEnd() bool {
+	if x != nil {
+		if x, ok := x.Input.(*Input_End); ok {
+			return x.End
+		}
+	}
+	return false
+}
+
+func (x *Input) GetSize() *TerminalSize {
+	if x != nil {
+		if x, ok := x.Input.(*Input_Size); ok {
+			return x.Size
+		}
+	}
+	return nil
+}
+
+type isInput_Input interface {
+	isInput_Input()
+}
+
+type Input_Data struct {
+	// Bytes for its stdin.
+	Data []byte `protobuf:"bytes,1,opt,name=data,proto3,oneof"`
+}
+
+type Input_End struct {
+	// No more bytes will come. On a terminal a command is sent ^D for it; a container with stdin_once has its stdin closed.
+	End bool `protobuf:"varint,2,opt,name=end,proto3,oneof"`
+}
+
+type Input_Size struct {
+	// The terminal's size is now another.
+	Size *TerminalSize `protobuf:"bytes,3,opt,name=size,proto3,oneof"`
+}
+
+func (*Input_Data) isInput_Input() {}
+
+func (*Input_End) isInput_Input() {}
+
+func (*Input_Size) isInput_Input() {}
+
+type ExecResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Types that are valid to be assigned to Message:
+	//
+	//	*ExecResponse_Stdout
+	//	*ExecResponse_Stderr
+	//	*ExecResponse_ExitCode
+	Message       isExecResponse_Message `protobuf_oneof:"message"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExecResponse) Reset() {
+	*x = ExecResponse{}
+	mi := &file_fermata_v1_fermata_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExecResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExecResponse) ProtoMessage() {}
+
+func (x *ExecResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_fermata_v1_fermata_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExecResponse.ProtoReflect.Descriptor instead.
+func (*ExecResponse) Descriptor() ([]byte, []int) {
+	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *ExecResponse) GetMessage() isExecResponse_Message {
+	if x != nil {
+		return x.Message
+	}
+	return nil
+}
+
+func (x *ExecResponse) GetStdout() []byte {
+	if x != nil {
+		if x, ok := x.Message.(*ExecResponse_Stdout); ok {
+			return x.Stdout
+		}
+	}
+	return nil
+}
+
+func (x *ExecResponse) GetStderr() []byte {
+	if x != nil {
+		if x, ok := x.Message.(*ExecResponse_Stderr); ok {
+			return x.Stderr
+		}
+	}
+	return nil
+}
+
+func (x *ExecResponse) GetExitCode() int32 {
+	if x != nil {
+		if x, ok := x.Message.(*ExecResponse_ExitCode); ok {
+			return x.ExitCode
+		}
+	}
+	return 0
+}
+
+type isExecResponse_Message interface {
+	isExecResponse_Message()
+}
+
+type ExecResponse_Stdout struct {
+	Stdout []byte `protobuf:"bytes,1,opt,name=stdout,proto3,oneof"`
+}
+
+type ExecResponse_Stderr struct {
+	Stderr []byte `protobuf:"bytes,2,opt,name=stderr,proto3,oneof"`
+}
+
+type ExecResponse_ExitCode struct {
+	// How the command ended: its exit status, or 128 plus the number of the signal that killed it.
+	ExitCode int32 `protobuf:"varint,3,opt,name=exit_code,json=exitCode,proto3,oneof"`
+}
+
+func (*ExecResponse_Stdout) isExecResponse_Message() {}
+
+func (*ExecResponse_Stderr) isExecResponse_Message() {}
+
+func (*ExecResponse_ExitCode) isExecResponse_Message() {}
+
+type AttachRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Types that are valid to be assigned to Message:
+	//
+	//	*AttachRequest_Start
+	//	*AttachRequest_Input
+	Message       isAttachRequest_Message `protobuf_oneof:"message"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AttachRequest) Reset() {
+	*x = AttachRequest{}
+	mi := &file_fermata_v1_fermata_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AttachRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AttachRequest) ProtoMessage() {}
+
+func (x *AttachRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_fermata_v1_fermata_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AttachRequest.ProtoReflect.Descriptor instead.
+func (*AttachRequest) Descriptor() ([]byte, []int) {
+	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *AttachRequest) GetMessage() isAttachRequest_Message {
+	if x != nil {
+		return x.Message
+	}
+	return nil
+}
+
+func (x *AttachRequest) GetStart() *AttachStart {
+	if x != nil {
+		if x, ok := x.Message.(*AttachRequest_Start); ok {
+			return x.Start
+		}
+	}
+	return nil
+}
+
+func (x *AttachRequest) GetInput() *Input {
+	if x != nil {
+		if x, ok := x.Message.(*AttachRequest_Input); ok {
+			return x.Input
+		}
+	}
+	return nil
+}
+
+type isAttachRequest_Message interface {
+	isAttachRequest_Message()
+}
+
+type AttachRequest_Start struct {
+	Start *AttachStart `protobuf:"bytes,1,opt,name=start,proto3,oneof"`
+}
+
+type AttachRequest_Input struct {
+	Input *Input `protobuf:"bytes,2,opt,name=input,proto3,oneof"`
+}
+
+func (*AttachRequest_Start) isAttachRequest_Message() {}
+
+func (*AttachRequest_Input) isAttachRequest_Message() {}
+
+type AttachStart struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The ID of the container, or a unique prefix of it.
+	ContainerId string `protobuf:"bytes,1,opt,name=container_id,json=containerId,proto3" json:"container_id,omitempty"`
+	// Whether the client has input for it; ignored when the container takes none.
+	Stdin         bool          `protobuf:"varint,2,opt,name=stdin,proto3" json:"stdin,omitempty"`
+	Size          *TerminalSize `protobuf:"bytes,3,opt,name=size,proto3" json:"size,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AttachStart) Reset() {
+	*x = AttachStart{}
+	mi := &file_fermata_v1_fermata_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AttachStart) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AttachStart) ProtoMessage() {}
+
+func (x *AttachStart) ProtoReflect() protoreflect.Message {
+	mi := &file_fermata_v1_fermata_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AttachStart.ProtoReflect.Descriptor instead.
+func (*AttachStart) Descriptor() ([]byte, []int) {
+	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *AttachStart) GetContainerId() string {
+	if x != nil {
+		return x.ContainerId
+	}
+	return ""
+}
+
+func (x *AttachStart) GetStdin() bool {
+	if x != nil {
+		return x.Stdin
+	}
+	return false
+}
+
+func (x *AttachStart) GetSize() *TerminalSize {
+	if x != nil {
+		return x.Size
+	}
+	return nil
+}
+
+type AttachResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Types that are valid to be assigned to Message:
+	//
+	//	*AttachResponse_Attached
+	//	*AttachResponse_Stdout
+	//	*AttachResponse_Stderr
+	Message       isAttachResponse_Message `protobuf_oneof:"message"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AttachResponse) Reset() {
+	*x = AttachResponse{}
+	mi := &file_fermata_v1_fermata_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AttachResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AttachResponse) ProtoMessage() {}
+
+func (x *AttachResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_fermata_v1_fermata_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AttachResponse.ProtoReflect.Descriptor instead.
+func (*AttachResponse) Descriptor() ([]byte, []int) {
+	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *AttachResponse) GetMessage() isAttachResponse_Message {
+	if x != nil {
+		return x.Message
+	}
+	return nil
+}
+
+func (x *AttachResponse) GetAttached() *Attached {
+	if x != nil {
+		if x, ok := x.Message.(*AttachResponse_Attached); ok {
+			return x.Attached
+		}
+	}
+	return nil
+}
+
+func (x *AttachResponse) GetStdout() []byte {
+	if x != nil {
+		if x, ok := x.Message.(*AttachResponse_Stdout); ok {
+			return x.Stdout
+		}
+	}
+	return nil
+}
+
+func (x *AttachResponse) GetStderr() []byte {
+	if x != nil {
+		if x, ok := x.Message.(*AttachResponse_Stderr); ok {
+			return x.Stderr
+		}
+	}
+	return nil
+}
+
+type isAttachResponse_Message interface {
+	isAttachResponse_Message()
+}
+
+type AttachResponse_Attached struct {
+	// What the container has; the first message, before any output.
+	Attached *Attached `protobuf:"bytes,1,opt,name=attached,proto3,oneof"`
+}
+
+type AttachResponse_Stdout struct {
+	Stdout []byte `protobuf:"bytes,2,opt,name=stdout,proto3,oneof"`
+}
+
+type AttachResponse_Stderr struct {
+	Stderr []byte `protobuf:"bytes,3,opt,name=stderr,proto3,oneof"`
+}
+
+func (*AttachResponse_Attached) isAttachResponse_Message() {}
+
+func (*AttachResponse_Stdout) isAttachResponse_Message() {}
+
+func (*AttachResponse_Stderr) isAttachResponse_Message() {}
+
+type Attached struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Tty           bool                   `protobuf:"varint,1,opt,name=tty,proto3" json:"tty,omitempty"`
+	Stdin         bool                   `protobuf:"varint,2,opt,name=stdin,proto3" json:"stdin,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Attached) Reset() {
+	*x = Attached{}
+	mi := &file_fermata_v1_fermata_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Attached) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Attached) ProtoMessage() {}
+
+func (x *Attached) ProtoReflect() protoreflect.Message {
+	mi := &file_fermata_v1_fermata_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Attached.ProtoReflect.Descriptor instead.
+func (*Attached) Descriptor() ([]byte, []int) {
+	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *Attached) GetTty() bool {
+	if x != nil {
+		return x.Tty
+	}
+	return false
+}
+
+func (x *Attached) GetStdin() bool {
+	if x != nil {
+		return x.Stdin
+	}
+	return false
+}
+
+type PortForwardRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Types that are valid to be assigned to Message:
+	//
+	//	*PortForwardRequest_Start
+	//	*PortForwardRequest_Data
+	//	*PortForwardRequest_End
+	Message       isPortForwardRequest_Message `protobuf_oneof:"message"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PortForwardRequest) Reset() {
+	*x = PortForwardRequest{}
+	mi := &file_fermata_v1_fermata_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PortForwardRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PortForwardRequest) ProtoMessage() {}
+
+func (x *PortForwardRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_fermata_v1_fermata_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PortForwardRequest.ProtoReflect.Descriptor instead.
+func (*PortForwardRequest) Descriptor() ([]byte, []int) {
+	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *PortForwardRequest) GetMessage() isPortForwardRequest_Message {
+	if x != nil {
+		return x.Message
+	}
+	return nil
+}
+
+func (x *PortForwardRequest) GetStart() *PortForwardStart {
+	if x != nil {
+		if x, ok := x.Message.(*PortForwardRequest_Start); ok {
+			return x.Start
+		}
+	}
+	return nil
+}
+
+func (x *PortForwardRequest) GetData() []byte {
+	if x != nil {
+		if x, ok := x.Message.(*PortForwardRequest_Data); ok {
+			return x.Data
+		}
+	}
+	return nil
+}
+
+func (x *PortForwardRequest) GetEnd() bool {
+	if x != nil {
+		if x, ok := x.Message.(*PortForwardRequest_End); ok {
+			return x.End
+		}
+	}
+	return false
+}
+
+type isPortForwardRequest_Message interface {
+	isPortForwardRequest_Message()
+}
+
+type PortForwardRequest_Start struct {
+	Start *PortForwardStart `protobuf:"bytes,1,opt,name=start,proto3,oneof"`
+}
+
+type PortForwardRequest_Data struct {
+	Data []byte `protobuf:"bytes,2,opt,name=data,proto3,oneof"`
+}
+
+type PortForwardRequest_End struct {
+	// The client has no more to send, and still reads.
+	End bool `protobuf:"varint,3,opt,name=end,proto3,oneof"`
+}
+
+func (*PortForwardRequest_Start) isPortForwardRequest_Message() {}
+
+func (*PortForwardRequest_Data) isPortForwardRequest_Message() {}
+
+func (*PortForwardRequest_End) isPortForwardRequest_Message() {}
+
+type PortForwardStart struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The ID of the pod, or a unique prefix of it.
+	PodId         string `protobuf:"bytes,1,opt,name=pod_id,json=podId,proto3" json:"pod_id,omitempty"`
+	Port          uint32 `protobuf:"varint,2,opt,name=port,proto3" json:"port,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PortForwardStart) Reset() {
+	*x = PortForwardStart{}
+	mi := &file_fermata_v1_fermata_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PortForwardStart) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PortForwardStart) ProtoMessage() {}
+
+func (x *PortForwardStart) ProtoReflect() protoreflect.Message {
+	mi := &file_fermata_v1_fermata_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PortForwardStart.ProtoReflect.Descriptor instead.
+func (*PortForwardStart) Descriptor() ([]byte, []int) {
+	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *PortForwardStart) GetPodId() string {
+	if x != nil {
+		return x.PodId
+	}
+	return ""
+}
+
+func (x *PortForwardStart) GetPort() uint32 {
+	if x != nil {
+		return x.Port
+	}
+	return 0
+}
+
+type PortForwardResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Types that are valid to be assigned to Message:
+	//
+	//	*PortForwardResponse_Data
+	//	*PortForwardResponse_End
+	Message       isPortForwardResponse_Message `protobuf_oneof:"message"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PortForwardResponse) Reset() {
+	*x = PortForwardResponse{}
+	mi := &file_fermata_v1_fermata_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PortForwardResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PortForwardResponse) ProtoMessage() {}
+
+func (x *PortForwardResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_fermata_v1_fermata_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PortForwardResponse.ProtoReflect.Descriptor instead.
+func (*PortForwardResponse) Descriptor() ([]byte, []int) {
+	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *PortForwardResponse) GetMessage() isPortForwardResponse_Message {
+	if x != nil {
+		return x.Message
+	}
+	return nil
+}
+
+func (x *PortForwardResponse) GetData() []byte {
+	if x != nil {
+		if x, ok := x.Message.(*PortForwardResponse_Data); ok {
+			return x.Data
+		}
+	}
+	return nil
+}
+
+func (x *PortForwardResponse) GetEnd() bool {
+	if x != nil {
+		if x, ok := x.Message.(*PortForwardResponse_End); ok {
+			return x.End
+		}
+	}
+	return false
+}
+
+type isPortForwardResponse_Message interface {
+	isPortForwardResponse_Message()
+}
+
+type PortForwardResponse_Data struct {
+	Data []byte `protobuf:"bytes,1,opt,name=data,proto3,oneof"`
+}
+
+type PortForwardResponse_End struct {
+	// The server has no more to send, and still reads.
+	End bool `protobuf:"varint,2,opt,name=end,proto3,oneof"`
+}
+
+func (*PortForwardResponse_Data) isPortForwardResponse_Message() {}
+
+func (*PortForwardResponse_End) isPortForwardResponse_Message() {}
+
 var File_fermata_v1_fermata_proto protoreflect.FileDescriptor
 
 const file_fermata_v1_fermata_proto_rawDesc = "" +
@@ -514,12 +1460,66 @@ const file_fermata_v1_fermata_proto_rawDesc = "" +
 	"\x12ExportImageRequest\x12\x14\n" +
 	"\x05image\x18\x01 \x01(\tR\x05image\"+\n" +
 	"\x13ExportImageResponse\x12\x14\n" +
-	"\x05chunk\x18\x01 \x01(\fR\x05chunk2\xb7\x02\n" +
+	"\x05chunk\x18\x01 \x01(\fR\x05chunk\"r\n" +
+	"\vExecRequest\x12-\n" +
+	"\x05start\x18\x01 \x01(\v2\x15.fermata.v1.ExecStartH\x00R\x05start\x12)\n" +
+	"\x05input\x18\x02 \x01(\v2\x11.fermata.v1.InputH\x00R\x05inputB\t\n" +
+	"\amessage\"\x9e\x01\n" +
+	"\tExecStart\x12!\n" +
+	"\fcontainer_id\x18\x01 \x01(\tR\vcontainerId\x12\x18\n" +
+	"\acommand\x18\x02 \x03(\tR\acommand\x12\x14\n" +
+	"\x05stdin\x18\x03 \x01(\bR\x05stdin\x12\x10\n" +
+	"\x03tty\x18\x04 \x01(\bR\x03tty\x12,\n" +
+	"\x04size\x18\x05 \x01(\v2\x18.fermata.v1.TerminalSizeR\x04size\"<\n" +
+	"\fTerminalSize\x12\x18\n" +
+	"\acolumns\x18\x01 \x01(\rR\acolumns\x12\x12\n" +
+	"\x04rows\x18\x02 \x01(\rR\x04rows\"j\n" +
+	"\x05Input\x12\x14\n" +
+	"\x04data\x18\x01 \x01(\fH\x00R\x04data\x12\x12\n" +
+	"\x03end\x18\x02 \x01(\bH\x00R\x03end\x12.\n" +
+	"\x04size\x18\x03 \x01(\v2\x18.fermata.v1.TerminalSizeH\x00R\x04sizeB\a\n" +
+	"\x05input\"l\n" +
+	"\fExecResponse\x12\x18\n" +
+	"\x06stdout\x18\x01 \x01(\fH\x00R\x06stdout\x12\x18\n" +
+	"\x06stderr\x18\x02 \x01(\fH\x00R\x06stderr\x12\x1d\n" +
+	"\texit_code\x18\x03 \x01(\x05H\x00R\bexitCodeB\t\n" +
+	"\amessage\"v\n" +
+	"\rAttachRequest\x12/\n" +
+	"\x05start\x18\x01 \x01(\v2\x17.fermata.v1.AttachStartH\x00R\x05start\x12)\n" +
+	"\x05input\x18\x02 \x01(\v2\x11.fermata.v1.InputH\x00R\x05inputB\t\n" +
+	"\amessage\"t\n" +
+	"\vAttachStart\x12!\n" +
+	"\fcontainer_id\x18\x01 \x01(\tR\vcontainerId\x12\x14\n" +
+	"\x05stdin\x18\x02 \x01(\bR\x05stdin\x12,\n" +
+	"\x04size\x18\x03 \x01(\v2\x18.fermata.v1.TerminalSizeR\x04size\"\x83\x01\n" +
+	"\x0eAttachResponse\x122\n" +
+	"\battached\x18\x01 \x01(\v2\x14.fermata.v1.AttachedH\x00R\battached\x12\x18\n" +
+	"\x06stdout\x18\x02 \x01(\fH\x00R\x06stdout\x12\x18\n" +
+	"\x06stderr\x18\x03 \x01(\fH\x00R\x06stderrB\t\n" +
+	"\amessage\"2\n" +
+	"\bAttached\x12\x10\n" +
+	"\x03tty\x18\x01 \x01(\bR\x03tty\x12\x14\n" +
+	"\x05stdin\x18\x02 \x01(\bR\x05stdin\"\x7f\n" +
+	"\x12PortForwardRequest\x124\n" +
+	"\x05start\x18\x01 \x01(\v2\x1c.fermata.v1.PortForwardStartH\x00R\x05start\x12\x14\n" +
+	"\x04data\x18\x02 \x01(\fH\x00R\x04data\x12\x12\n" +
+	"\x03end\x18\x03 \x01(\bH\x00R\x03endB\t\n" +
+	"\amessage\"=\n" +
+	"\x10PortForwardStart\x12\x15\n" +
+	"\x06pod_id\x18\x01 \x01(\tR\x05podId\x12\x12\n" +
+	"\x04port\x18\x02 \x01(\rR\x04port\"J\n" +
+	"\x13PortForwardResponse\x12\x14\n" +
+	"\x04data\x18\x01 \x01(\fH\x00R\x04data\x12\x12\n" +
+	"\x03end\x18\x02 \x01(\bH\x00R\x03endB\t\n" +
+	"\amessage2\x8f\x04\n" +
 	"\aFermata\x12B\n" +
 	"\aVersion\x12\x1a.fermata.v1.VersionRequest\x1a\x1b.fermata.v1.VersionResponse\x12J\n" +
 	"\tLoadImage\x12\x1c.fermata.v1.LoadImageRequest\x1a\x1d.fermata.v1.LoadImageResponse(\x01\x12J\n" +
 	"\tPullImage\x12\x1c.fermata.v1.PullImageRequest\x1a\x1d.fermata.v1.PullImageResponse0\x01\x12P\n" +
-	"\vExportImage\x12\x1e.fermata.v1.ExportImageRequest\x1a\x1f.fermata.v1.ExportImageResponse0\x01B\"Z fermata/api/fermata/v1;fermatav1b\x06proto3"
+	"\vExportImage\x12\x1e.fermata.v1.ExportImageRequest\x1a\x1f.fermata.v1.ExportImageResponse0\x01\x12=\n" +
+	"\x04Exec\x12\x17.fermata.v1.ExecRequest\x1a\x18.fermata.v1.ExecResponse(\x010\x01\x12C\n" +
+	"\x06Attach\x12\x19.fermata.v1.AttachRequest\x1a\x1a.fermata.v1.AttachResponse(\x010\x01\x12R\n" +
+	"\vPortForward\x12\x1e.fermata.v1.PortForwardRequest\x1a\x1f.fermata.v1.PortForwardResponse(\x010\x01B\"Z fermata/api/fermata/v1;fermatav1b\x06proto3"
 
 var (
 	file_fermata_v1_fermata_proto_rawDescOnce sync.Once
@@ -533,7 +1533,7 @@ func file_fermata_v1_fermata_proto_rawDescGZIP() []byte {
 	return file_fermata_v1_fermata_proto_rawDescData
 }
 
-var file_fermata_v1_fermata_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
+var file_fermata_v1_fermata_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
 var file_fermata_v1_fermata_proto_goTypes = []any{
 	(*VersionRequest)(nil),      // 0: fermata.v1.VersionRequest
 	(*VersionResponse)(nil),     // 1: fermata.v1.VersionResponse
@@ -543,21 +1543,48 @@ var file_fermata_v1_fermata_proto_goTypes = []any{
 	(*PullImageResponse)(nil),   // 5: fermata.v1.PullImageResponse
 	(*ExportImageRequest)(nil),  // 6: fermata.v1.ExportImageRequest
 	(*ExportImageResponse)(nil), // 7: fermata.v1.ExportImageResponse
+	(*ExecRequest)(nil),         // 8: fermata.v1.ExecRequest
+	(*ExecStart)(nil),           // 9: fermata.v1.ExecStart
+	(*TerminalSize)(nil),        // 10: fermata.v1.TerminalSize
+	(*Input)(nil),               // 11: fermata.v1.Input
+	(*ExecResponse)(nil),        // 12: fermata.v1.ExecResponse
+	(*AttachRequest)(nil),       // 13: fermata.v1.AttachRequest
+	(*AttachStart)(nil),         // 14: fermata.v1.AttachStart
+	(*AttachResponse)(nil),      // 15: fermata.v1.AttachResponse
+	(*Attached)(nil),            // 16: fermata.v1.Attached
+	(*PortForwardRequest)(nil),  // 17: fermata.v1.PortForwardRequest
+	(*PortForwardStart)(nil),    // 18: fermata.v1.PortForwardStart
+	(*PortForwardResponse)(nil), // 19: fermata.v1.PortForwardResponse
 }
 var file_fermata_v1_fermata_proto_depIdxs = []int32{
-	0, // 0: fermata.v1.Fermata.Version:input_type -> fermata.v1.VersionRequest
-	2, // 1: fermata.v1.Fermata.LoadImage:input_type -> fermata.v1.LoadImageRequest
-	4, // 2: fermata.v1.Fermata.PullImage:input_type -> fermata.v1.PullImageRequest
-	6, // 3: fermata.v1.Fermata.ExportImage:input_type -> fermata.v1.ExportImageRequest
-	1, // 4: fermata.v1.Fermata.Version:output_type -> fermata.v1.VersionResponse
-	3, // 5: fermata.v1.Fermata.LoadImage:output_type -> fermata.v1.LoadImageResponse
-	5, // 6: fermata.v1.Fermata.PullImage:output_type -> fermata.v1.PullImageResponse
-	7, // 7: fermata.v1.Fermata.ExportImage:output_type -> fermata.v1.ExportImageResponse
-	4, // [4:8] is the sub-list for method output_type
-	0, // [0:4] is the sub-list for method input_type
-	0, // [0:0] is the sub-list for extension type_name
-	0, // [0:0] is the sub-list for extension extendee
-	0, // [0:0] is the sub-list for field type_name
+	9,  // 0: fermata.v1.ExecRequest.start:type_name -> fermata.v1.ExecStart
+	11, // 1: fermata.v1.ExecRequest.input:type_name -> fermata.v1.Input
+	10, // 2: fermata.v1.ExecStart.size:type_name -> fermata.v1.TerminalSize
+	10, // 3: fermata.v1.Input.size:type_name -> fermata.v1.TerminalSize
+	14, // 4: fermata.v1.AttachRequest.start:type_name -> fermata.v1.AttachStart
+	11, // 5: fermata.v1.AttachRequest.input:type_name -> fermata.v1.Input
+	10, // 6: fermata.v1.AttachStart.size:type_name -> fermata.v1.TerminalSize
+	16, // 7: fermata.v1.AttachResponse.attached:type_name -> fermata.v1.Attached
+	18, // 8: fermata.v1.PortForwardRequest.start:type_name -> fermata.v1.PortForwardStart
+	0,  // 9: fermata.v1.Fermata.Version:input_type -> fermata.v1.VersionRequest
+	2,  // 10: fermata.v1.Fermata.LoadImage:input_type -> fermata.v1.LoadImageRequest
+	4,  // 11: fermata.v1.Fermata.PullImage:input_type -> fermata.v1.PullImageRequest
+	6,  // 12: fermata.v1.Fermata.ExportImage:input_type -> fermata.v1.ExportImageRequest
+	8,  // 13: fermata.v1.Fermata.Exec:input_type -> fermata.v1.ExecRequest
+	13, // 14: fermata.v1.Fermata.Attach:input_type -> fermata.v1.AttachRequest
+	17, // 15: fermata.v1.Fermata.PortForward:input_type -> fermata.v1.PortForwardRequest
+	1,  // 16: fermata.v1.Fermata.Version:output_type -> fermata.v1.VersionResponse
+	3,  // 17: fermata.v1.Fermata.LoadImage:output_type -> fermata.v1.LoadImageResponse
+	5,  // 18: fermata.v1.Fermata.PullImage:output_type -> fermata.v1.PullImageResponse
+	7,  // 19: fermata.v1.Fermata.ExportImage:output_type -> fermata.v1.ExportImageResponse
+	12, // 20: fermata.v1.Fermata.Exec:output_type -> fermata.v1.ExecResponse
+	15, // 21: fermata.v1.Fermata.Attach:output_type -> fermata.v1.AttachResponse
+	19, // 22: fermata.v1.Fermata.PortForward:output_type -> fermata.v1.PortForwardResponse
+	16, // [16:23] is the sub-list for method output_type
+	9,  // [9:16] is the sub-list for method input_type
+	9,  // [9:9] is the sub-list for extension type_name
+	9,  // [9:9] is the sub-list for extension extendee
+	0,  // [0:9] is the sub-list for field type_name
 }
 
 func init() { file_fermata_v1_fermata_proto_init() }
@@ -565,13 +1592,45 @@ func file_fermata_v1_fermata_proto_init() {
 	if File_fermata_v1_fermata_proto != nil {
 		return
 	}
+	file_fermata_v1_fermata_proto_msgTypes[8].OneofWrappers = []any{
+		(*ExecRequest_Start)(nil),
+		(*ExecRequest_Input)(nil),
+	}
+	file_fermata_v1_fermata_proto_msgTypes[11].OneofWrappers = []any{
+		(*Input_Data)(nil),
+		(*Input_End)(nil),
+		(*Input_Size)(nil),
+	}
+	file_fermata_v1_fermata_proto_msgTypes[12].OneofWrappers = []any{
+		(*ExecResponse_Stdout)(nil),
+		(*ExecResponse_Stderr)(nil),
+		(*ExecResponse_ExitCode)(nil),
+	}
+	file_fermata_v1_fermata_proto_msgTypes[13].OneofWrappers = []any{
+		(*AttachRequest_Start)(nil),
+		(*AttachRequest_Input)(nil),
+	}
+	file_fermata_v1_fermata_proto_msgTypes[15].OneofWrappers = []any{
+		(*AttachResponse_Attached)(nil),
+		(*AttachResponse_Stdout)(nil),
+		(*AttachResponse_Stderr)(nil),
+	}
+	file_fermata_v1_fermata_proto_msgTypes[17].OneofWrappers = []any{
+		(*PortForwardRequest_Start)(nil),
+		(*PortForwardRequest_Data)(nil),
+		(*PortForwardRequest_End)(nil),
+	}
+	file_fermata_v1_fermata_proto_msgTypes[19].OneofWrappers = []any{
+		(*PortForwardResponse_Data)(nil),
+		(*PortForwardResponse_End)(nil),
+	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_fermata_v1_fermata_proto_rawDesc), len(file_fermata_v1_fermata_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   8,
+			NumMessages:   20,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -1,4 +1,4 @@
-// fermata.v1 is what CRI has no word for. It is served on the same socket as CRI v1; `fermata pull`, `load`, `save` and `version` speak it.
+// fermata.v1 is what CRI has no word for. It is served on the same socket as CRI v1, and the command line speaks both.
 //
 // After a change run `make generate`; `make check` compares what is committed with what the tools make of this file.
 
@@ -27,6 +27,9 @@ const (
 	Fermata_LoadImage_FullMethodName   = "/fermata.v1.Fermata/LoadImage"
 	Fermata_PullImage_FullMethodName   = "/fermata.v1.Fermata/PullImage"
 	Fermata_ExportImage_FullMethodName = "/fermata.v1.Fermata/ExportImage"
+	Fermata_Exec_FullMethodName        = "/fermata.v1.Fermata/Exec"
+	Fermata_Attach_FullMethodName      = "/fermata.v1.Fermata/Attach"
+	Fermata_PortForward_FullMethodName = "/fermata.v1.Fermata/PortForward"
 )
 
 // FermataClient is the client API for Fermata service.
@@ -44,6 +47,17 @@ type FermataClient interface {
 	// ExportImage sends one image as an OCI image layout in a tar stream.
 	// NotFound: no such image.
 	ExportImage(ctx context.Context, in *ExportImageRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ExportImageResponse], error)
+	// Exec runs a command in a running container with the client's streams. The first message starts it, the others are input. The last
+	// answer has the exit code. A client that leaves ends the command and all that it started.
+	// NotFound: no such container. FailedPrecondition: it does not run. Canceled: it ended, or the daemon.
+	Exec(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[ExecRequest, ExecResponse], error)
+	// Attach gives the client a running container's own streams, until the container ends or the client leaves, after which the
+	// container goes on. The first message chooses, the others are input. What was written before is not told.
+	// NotFound, FailedPrecondition: as Exec. ResourceExhausted: the client took its output too slowly and was detached.
+	Attach(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[AttachRequest, AttachResponse], error)
+	// PortForward is one connection to a TCP port at the loopback addresses of a pod. The first message chooses, the others are what the
+	// client sends. NotFound: no such pod. FailedPrecondition: it is not ready. Any other error: the connection could not be made, or broke.
+	PortForward(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[PortForwardRequest, PortForwardResponse], error)
 }
 
 type fermataClient struct {
@@ -115,6 +129,45 @@ func (c *fermataClient) ExportImage(ctx context.Context, in *ExportImageRequest,
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Fermata_ExportImageClient = grpc.ServerStreamingClient[ExportImageResponse]
 
+func (c *fermataClient) Exec(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[ExecRequest, ExecResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Fermata_ServiceDesc.Streams[3], Fermata_Exec_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[ExecRequest, ExecResponse]{ClientStream: stream}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Fermata_ExecClient = grpc.BidiStreamingClient[ExecRequest, ExecResponse]
+
+func (c *fermataClient) Attach(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[AttachRequest, AttachResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Fermata_ServiceDesc.Streams[4], Fermata_Attach_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[AttachRequest, AttachResponse]{ClientStream: stream}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Fermata_AttachClient = grpc.BidiStreamingClient[AttachRequest, AttachResponse]
+
+func (c *fermataClient) PortForward(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[PortForwardRequest, PortForwardResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Fermata_ServiceDesc.Streams[5], Fermata_PortForward_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[PortForwardRequest, PortForwardResponse]{ClientStream: stream}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Fermata_PortForwardClient = grpc.BidiStreamingClient[PortForwardRequest, PortForwardResponse]
+
 // FermataServer is the server API for Fermata service.
 // All implementations must embed UnimplementedFermataServer
 // for forward compatibility.
@@ -130,6 +183,17 @@ type FermataServer interface {
 	// ExportImage sends one image as an OCI image layout in a tar stream.
 	// NotFound: no such image.
 	ExportImage(*ExportImageRequest, grpc.ServerStreamingServer[ExportImageResponse]) error
+	// Exec runs a command in a running container with the client's streams. The first message starts it, the others are input. The last
+	// answer has the exit code. A client that leaves ends the command and all that it started.
+	// NotFound: no such container. FailedPrecondition: it does not run. Canceled: it ended, or the daemon.
+	Exec(grpc.BidiStreamingServer[ExecRequest, ExecResponse]) error
+	// Attach gives the client a running container's own streams, until the container ends or the client leaves, after which the
+	// container goes on. The first message chooses, the others are input. What was written before is not told.
+	// NotFound, FailedPrecondition: as Exec. ResourceExhausted: the client took its output too slowly and was detached.
+	Attach(grpc.BidiStreamingServer[AttachRequest, AttachResponse]) error
+	// PortForward is one connection to a TCP port at the loopback addresses of a pod. The first message chooses, the others are what the
+	// client sends. NotFound: no such pod. FailedPrecondition: it is not ready. Any other error: the connection could not be made, or broke.
+	PortForward(grpc.BidiStreamingServer[PortForwardRequest, PortForwardResponse]) error
 	mustEmbedUnimplementedFermataServer()
 }
 
@@ -151,6 +215,15 @@ func (UnimplementedFermataServer) PullImage(*PullImageRequest, grpc.ServerStream
 }
 func (UnimplementedFermataServer) ExportImage(*ExportImageRequest, grpc.ServerStreamingServer[ExportImageResponse]) error {
 	return status.Error(codes.Unimplemented, "method ExportImage not implemented")
+}
+func (UnimplementedFermataServer) Exec(grpc.BidiStreamingServer[ExecRequest, ExecResponse]) error {
+	return status.Error(codes.Unimplemented, "method Exec not implemented")
+}
+func (UnimplementedFermataServer) Attach(grpc.BidiStreamingServer[AttachRequest, AttachResponse]) error {
+	return status.Error(codes.Unimplemented, "method Attach not implemented")
+}
+func (UnimplementedFermataServer) PortForward(grpc.BidiStreamingServer[PortForwardRequest, PortForwardResponse]) error {
+	return status.Error(codes.Unimplemented, "method PortForward not implemented")
 }
 func (UnimplementedFermataServer) mustEmbedUnimplementedFermataServer() {}
 func (UnimplementedFermataServer) testEmbeddedByValue()                 {}
@@ -220,6 +293,27 @@ func _Fermata_ExportImage_Handler(srv interface{}, stream grpc.ServerStream) err
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Fermata_ExportImageServer = grpc.ServerStreamingServer[ExportImageResponse]
 
+func _Fermata_Exec_Handler(srv interface{}, stream grpc.ServerStream) error {
+	return srv.(FermataServer).Exec(&grpc.GenericServerStream[ExecRequest, ExecResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Fermata_ExecServer = grpc.BidiStreamingServer[ExecRequest, ExecResponse]
+
+func _Fermata_Attach_Handler(srv interface{}, stream grpc.ServerStream) error {
+	return srv.(FermataServer).Attach(&grpc.GenericServerStream[AttachRequest, AttachResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Fermata_AttachServer = grpc.BidiStreamingServer[AttachRequest, AttachResponse]
+
+func _Fermata_PortForward_Handler(srv interface{}, stream grpc.ServerStream) error {
+	return srv.(FermataServer).PortForward(&grpc.GenericServerStream[PortForwardRequest, PortForwardResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Fermata_PortForwardServer = grpc.BidiStreamingServer[PortForwardRequest, PortForwardResponse]
+
 // Fermata_ServiceDesc is the grpc.ServiceDesc for Fermata service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -247,6 +341,24 @@ var Fermata_ServiceDesc = grpc.ServiceDesc{
 			StreamName:    "ExportImage",
 			Handler:       _Fermata_ExportImage_Handler,
 			ServerStreams: true,
+		},
+		{
+			StreamName:    "Exec",
+			Handler:       _Fermata_Exec_Handler,
+			ServerStreams: true,
+			ClientStreams: true,
+		},
+		{
+			StreamName:    "Attach",
+			Handler:       _Fermata_Attach_Handler,
+			ServerStreams: true,
+			ClientStreams: true,
+		},
+		{
+			StreamName:    "PortForward",
+			Handler:       _Fermata_PortForward_Handler,
+			ServerStreams: true,
+			ClientStreams: true,
 		},
 	},
 	Metadata: "fermata/v1/fermata.proto",

@@ -127,6 +127,9 @@ func (n *Node) ready(ctx context.Context) error {
 	}
 }
 
+// Program is the file that the daemon runs.
+func (n *Node) Program() string { return n.command[0] }
+
 // PID is the daemon's process.
 func (n *Node) PID() int { return n.process.Process.Pid }
 

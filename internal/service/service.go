@@ -1,4 +1,10 @@
-package daemon
+// Package service is the gRPC edge of fermata.v1, what CRI has no word for, as package cri is CRI's: a method checks its request, calls
+// what does the work, and builds the answer. Errors get their codes from package cri's interceptors, which the server of both has.
+//
+// Sessions (exec, attach, port-forward) are here beside those of package stream, which are for clients that speak SPDY or WebSocket, as CRI has
+// it: over the socket there is no second connection to find and no token; a command has its terminal's size before its first instruction; an
+// error keeps its kind.
+package service
 
 import (
 	"context"
@@ -12,32 +18,50 @@ import (
 	fermatav1 "fermata/api/fermata/v1"
 	"fermata/internal/config"
 	"fermata/internal/image"
+	"fermata/internal/pod"
 )
 
-// exportChunk is how much of an exported image one message carries, in bytes.
-const exportChunk = 256 << 10
+// Options are what a Service is made of; all members are needed.
+type Options struct {
+	// Version is the daemon's.
+	Version string
+	Config  *config.Config
+	Images  *image.Store
+	Pods    *pod.Manager
+}
 
-// service is fermata.v1: what the CRI has no word for.
-type service struct {
+// Service answers fermata.v1 until End.
+type Service struct {
 	fermatav1.UnimplementedFermataServer
-	images *image.Store
-	cfg    *config.Config
+	version string
+	cfg     *config.Config
+	images  *image.Store
+	runtime Runtime
+	ctx     context.Context // ends with End; sessions' do
+	end     context.CancelFunc
 }
 
-func registerFermata(s *grpc.Server, p *parts) {
-	fermatav1.RegisterFermataServer(s, &service{images: p.images, cfg: p.cfg})
+// Register makes the service part of a server.
+func Register(s *grpc.Server, o Options) *Service {
+	ctx, end := context.WithCancel(context.Background())
+	all := &Service{version: o.Version, cfg: o.Config, images: o.Images, runtime: o.Pods, ctx: ctx, end: end}
+	fermatav1.RegisterFermataServer(s, all)
+	return all
 }
+
+// End ends the sessions, which would go on for as long as their clients like: the server that stops gracefully waits for them.
+func (s *Service) End() { s.end() }
 
 // Version says which daemon answers.
-func (s *service) Version(context.Context, *fermatav1.VersionRequest) (*fermatav1.VersionResponse, error) {
+func (s *Service) Version(context.Context, *fermatav1.VersionRequest) (*fermatav1.VersionResponse, error) {
 	return &fermatav1.VersionResponse{
-		Version: Version, Build: runtime.Version() + " " + runtime.GOOS + "/" + runtime.GOARCH, Pid: int32(os.Getpid()),
+		Version: s.version, Build: runtime.Version() + " " + runtime.GOOS + "/" + runtime.GOARCH, Pid: int32(os.Getpid()),
 		Root: s.cfg.Root, Instance: s.cfg.Instance(),
 	}, nil
 }
 
 // LoadImage stores the images of an archive.
-func (s *service) LoadImage(in grpc.ClientStreamingServer[fermatav1.LoadImageRequest, fermatav1.LoadImageResponse]) error {
+func (s *Service) LoadImage(in grpc.ClientStreamingServer[fermatav1.LoadImageRequest, fermatav1.LoadImageResponse]) error {
 	first, err := in.Recv()
 	if err != nil && !errors.Is(err, io.EOF) {
 		return err
@@ -78,14 +102,14 @@ func (c *chunks) Read(p []byte) (int, error) {
 }
 
 // ExportImage sends an image as an OCI layout in a tar stream.
-func (s *service) ExportImage(req *fermatav1.ExportImageRequest, out grpc.ServerStreamingServer[fermatav1.ExportImageResponse]) error {
+func (s *Service) ExportImage(req *fermatav1.ExportImageRequest, out grpc.ServerStreamingServer[fermatav1.ExportImageResponse]) error {
 	return s.images.Export(out.Context(), req.GetImage(), sender(func(p []byte) error {
 		return out.Send(&fermatav1.ExportImageResponse{Chunk: p})
 	}))
 }
 
 // PullImage fetches an image and tells how far it is.
-func (s *service) PullImage(req *fermatav1.PullImageRequest, out grpc.ServerStreamingServer[fermatav1.PullImageResponse]) error {
+func (s *Service) PullImage(req *fermatav1.PullImageRequest, out grpc.ServerStreamingServer[fermatav1.PullImageResponse]) error {
 	p := image.Pull{Ref: req.GetImage(), Progress: func(at image.Progress) {
 		// A client that does not read ends with its stream's context, which ends the pull; there is nothing to do about it here.
 		_ = out.Send(&fermatav1.PullImageResponse{
@@ -100,17 +124,4 @@ func (s *service) PullImage(req *fermatav1.PullImageRequest, out grpc.ServerStre
 		return err
 	}
 	return out.Send(&fermatav1.PullImageResponse{Id: id})
-}
-
-// sender is an io.Writer over messages.
-type sender func([]byte) error
-
-// Write implements io.Writer.
-func (s sender) Write(p []byte) (int, error) {
-	for done := 0; done < len(p); done += exportChunk {
-		if err := s(p[done:min(done+exportChunk, len(p))]); err != nil {
-			return done, err
-		}
-	}
-	return len(p), nil
 }
