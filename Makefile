@@ -49,7 +49,7 @@ test: tools check unit e2e kubelet-e2e kernels ## everything CI runs (root)
 .PHONY: unit
 unit: build ## the Go tests of every package but those of the whole program in test/ (root: they make namespaces, mounts and cgroups)
 	$(NEED_ROOT)
-	$(GO) test -timeout 15m $$($(GO) list ./... | grep -v -e /test/e2e -e /test/kubelet)
+	$(GO) test -timeout 15m $$($(GO) list ./... | grep -v -E '/test/(e2e|kubelet|cluster|fault)$$')
 
 .PHONY: check
 check: ## format, vet, staticcheck, house rules, generated code, both architectures
@@ -57,6 +57,7 @@ check: ## format, vet, staticcheck, house rules, generated code, both architectu
 	  test -z "$$files" || { echo "not as gofmt writes it (run gofmt -w):"; echo "$$files"; exit 1; }
 	$(GO) vet ./...
 	GOARCH=arm64 $(GO) vet ./...
+	$(GO) vet -tags failpoints ./internal/failpoint ./internal/daemon
 	$(GO) tool -modfile=tools/go.mod staticcheck ./...
 	$(PROTOGEN) -check $(PROTO)
 	$(GO) test ./internal/archtest
@@ -80,6 +81,10 @@ demo: build ## `make run` twice and `make stop`, in a directory of their own (ro
 .PHONY: kubelet-e2e
 kubelet-e2e: build tools ## fermata under a real kubelet, alone with static pods; the first time it is built (root)
 	$(GO) test -count=1 -timeout 20m ./test/kubelet
+
+.PHONY: fault
+fault: build tools ## a fault at every step of every pipeline: errors, panics, kill -9 (root)
+	@set -o pipefail; $(GO) test -count=1 -timeout 20m -v ./test/fault | grep -v -e '^=== RUN' -e '    --- PASS'
 
 .PHONY: kernels
 kernels: build tools ## the end-to-end tests on other kernels, in virtual machines (root)

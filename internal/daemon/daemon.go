@@ -55,6 +55,9 @@ type parts struct {
 // Run is the daemon: it returns when ctx ends, or when it cannot go on. Pods run on.
 func Run(ctx context.Context, cfg *config.Config) (err error) {
 	p := &parts{cfg: cfg, log: logger(cfg.LogLevel)}
+	if err := p.armFailpoints(); err != nil {
+		return err
+	}
 	defer func() {
 		for i := len(p.undo) - 1; i >= 0; i-- {
 			p.undo[i]()

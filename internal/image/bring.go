@@ -13,6 +13,7 @@ import (
 	"fermata/internal/image/layers"
 	"fermata/internal/image/store"
 	"fermata/internal/linux"
+	"fermata/internal/undo"
 )
 
 // counting adds what is read to a pull's progress.
@@ -54,9 +55,10 @@ func (s *Store) makeLayer(key string, do func(*store.Making) (store.Layer, error
 	if err != nil {
 		return err
 	}
-	l, err := do(making)
+	var l store.Layer
+	err = undo.Step("pull/unpack", func() (err error) { l, err = do(making); return err })
 	if err == nil {
-		err = making.Commit(key, l)
+		err = undo.Step("pull/commit", func() error { return making.Commit(key, l) })
 	}
 	if err != nil {
 		return errors.Join(err, making.Discard())

@@ -17,6 +17,7 @@ import (
 	"fermata/internal/image/reference"
 	"fermata/internal/image/registry"
 	"fermata/internal/image/store"
+	"fermata/internal/undo"
 )
 
 // ErrRegistryUnavailable is in the chain of a pull's failure that is the registry's being away; the text then begins with "RegistryUnavailable", for
@@ -98,7 +99,8 @@ func (s *Store) join(ref reference.Reference, c *Credentials) (*flight, string, 
 		f = &flight{cancel: cancel, done: make(chan struct{})}
 		s.pulls[key] = f
 		s.background.Go(func() {
-			id, err := s.fetch(ctx, f, ref, (*registry.Credentials)(c))
+			var id string
+			err := errs.Guard(func() (err error) { id, err = s.fetch(ctx, f, ref, (*registry.Credentials)(c)); return err })
 			s.mu.Lock()
 			if s.pulls[key] == f {
 				delete(s.pulls, key)
@@ -152,8 +154,8 @@ func (s *Store) fetch(ctx context.Context, f *flight, ref reference.Reference, c
 	if id, err := s.unchanged(ctx, repo, ref); id != "" || err != nil {
 		return id, err
 	}
-	m, err := s.choose(ctx, repo, ref)
-	if err != nil {
+	var m *incoming
+	if err := undo.Step("pull/manifest", func() (err error) { m, err = s.choose(ctx, repo, ref); return err }); err != nil {
 		return "", err
 	}
 	m.name = store.Name{Repository: ref.Repository(), Tag: ref.Tag, Digest: m.served, Manifest: m.digest}
@@ -238,11 +240,11 @@ func (s *Store) bring(ctx context.Context, f *flight, m *incoming, open opener) 
 	if err := group.Wait(); err != nil {
 		return "", err
 	}
-	refs, err := b.stack(ctx)
-	if err != nil {
+	var refs []store.LayerRef
+	if err := undo.Step("pull/stack", func() (err error) { refs, err = b.stack(ctx); return err }); err != nil {
 		return "", err
 	}
-	return m.id(), s.appear(ctx, m, refs)
+	return m.id(), undo.Step("pull/record", func() error { return s.appear(ctx, m, refs) })
 }
 
 // bringing is one image's way into the store.
@@ -330,7 +332,7 @@ func (s *Store) enter(key string, do func(context.Context) error) (m *making, ou
 		s.making[key] = m
 		s.background.Go(func() {
 			defer cancel()
-			s.ended(key, m, s.inSlot(ctx, do))
+			s.ended(key, m, errs.Guard(func() error { return s.inSlot(ctx, do) }))
 		})
 	}
 	m.waiters++

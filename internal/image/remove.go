@@ -8,6 +8,7 @@ import (
 
 	"fermata/internal/errs"
 	"fermata/internal/image/store"
+	"fermata/internal/undo"
 )
 
 // Hold keeps an image's layers, whatever becomes of the image, until the user (a container's id, say) releases them. It lives in memory: after a restart
@@ -43,9 +44,13 @@ func (s *Store) Release(user string) error {
 
 // removing holds commit while do makes things disappear, and deletes what is left of them afterwards: that takes long, and others may go on.
 func (s *Store) removing(do func() (doomed []string, err error)) error {
-	s.commit.Lock()
-	doomed, err := do()
-	s.commit.Unlock()
+	var doomed []string
+	err := errs.Guard(func() (err error) {
+		s.commit.Lock()
+		defer s.commit.Unlock()
+		doomed, err = do()
+		return err
+	})
 	return errors.Join(err, s.discard(doomed))
 }
 
@@ -134,7 +139,7 @@ func (s *Store) drop(e *entry) (doomed []string, err error) {
 	}
 	delete(s.images, id)
 	s.mu.Unlock()
-	if err := s.disk.DeleteRecord(id); err != nil {
+	if err := undo.Step("remove-image/record", func() error { return s.disk.DeleteRecord(id) }); err != nil {
 		s.mu.Lock()
 		s.images[id] = e
 		s.mu.Unlock()
@@ -154,7 +159,8 @@ func (s *Store) drop(e *entry) (doomed []string, err error) {
 			}
 		}
 	}
-	return s.detach(e.record.Layers)
+	err = undo.Step("remove-image/layers", func() (err error) { doomed, err = s.detach(e.record.Layers); return err })
+	return doomed, err
 }
 
 // hide makes an image disappear whose layers are still in use; commit is held.

@@ -109,10 +109,7 @@ func (m *Manager) create(ctx context.Context, c *Container, wanted func() bool) 
 	defer u.OnError(ctx, &err)
 	var img *Image
 	var made *specs.Spec
-	steps := []struct {
-		name string
-		do   func() error
-	}{
+	err = c.journal.perform("create", []step{
 		{"record", func() error {
 			u.Push("record", func(context.Context) error { return m.dropContainer(c) })
 			if err := m.register(c, r); err != nil {
@@ -146,18 +143,16 @@ func (m *Manager) create(ctx context.Context, c *Container, wanted func() bool) 
 			if c.pod.record.State != Ready {
 				return errs.New(errs.FailedPrecondition, "pod sandbox %s is %s", c.pod.id, c.pod.record.State)
 			}
-			r.State, r.Claimed = Created, wanted()
+			r.State, r.Claimed, r.Stages = Created, wanted(), c.journal.snapshot()
 			if err := m.Records.WriteContainer(&r, made); err != nil {
 				return err
 			}
 			c.record = r
 			return nil
 		}},
-	}
-	for _, s := range steps {
-		if err := stage(&r.Stages, s.name, s.do); err != nil {
-			return fmt.Errorf("create container %s: %w", r.Config.M.GetMetadata().GetName(), err)
-		}
+	}...)
+	if err != nil {
+		return fmt.Errorf("create container %s: %w", r.Config.M.GetMetadata().GetName(), err)
 	}
 	return nil
 }

@@ -15,6 +15,7 @@ import (
 	"fermata/internal/errs"
 	"fermata/internal/linux"
 	"fermata/internal/spec"
+	"fermata/internal/undo"
 )
 
 const (
@@ -184,11 +185,15 @@ func (m *Manager) launchExec(ctx context.Context, start *ExecStart, x *execution
 		}
 	})
 	defer giveUp()
-	proc, err := m.Runtime.Exec(apart, start)
+	var proc *Process
+	err := undo.Step("exec/launch", func() (err error) { proc, err = m.Runtime.Exec(apart, start); return err })
 	if ended := ctx.Err(); err != nil && ended != nil {
 		return nil, errs.New(errs.KindOf(ended), "command was not launched in time: %w (%v)", ended, err)
 	}
 	if err != nil {
+		if proc != nil { // launched, and then something went wrong: nobody would end it
+			err = errors.Join(err, proc.Pidfd.Signal(syscall.SIGKILL), linux.CloseAll(proc.Pidfd, proc.Console))
+		}
 		return nil, err
 	}
 	m.mu.Lock()

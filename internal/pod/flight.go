@@ -2,7 +2,6 @@ package pod
 
 import (
 	"context"
-	"runtime/debug"
 	"sync"
 
 	"fermata/internal/errs"
@@ -75,7 +74,9 @@ func (f *flights) fly(ctx context.Context, name string, fl *flight, ops flightOp
 		delete(f.air, name)
 		close(fl.landed)
 	}
-	id, err := ops.guarded(ctx, name, waitedFor)
+	var id string
+	// A panic costs this creation, not the daemon: it does not run on its caller's goroutine, where the edge would catch it.
+	err := errs.Guard(func() (err error) { id, err = ops.create(ctx, waitedFor); return err })
 	f.mu.Lock()
 	if wanted := fl.waiters > 0; err != nil || !wanted {
 		// In one step with the look at the waiters: whoever asks from here on starts anew, finds the result and claims it.
@@ -94,16 +95,6 @@ func (f *flights) fly(ctx context.Context, name string, fl *flight, ops flightOp
 	if err != nil { // nobody was given it
 		ops.abandon(id)
 	}
-}
-
-// guarded is create; a panic costs this creation, not the daemon: it does not run on its caller's goroutine, where the edge would catch it.
-func (ops flightOps) guarded(ctx context.Context, name string, wanted func() bool) (id string, err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			err = errs.New(errs.Internal, "create %s: a bug in fermata (panic): %v\n%s", name, p, debug.Stack())
-		}
-	}()
-	return ops.create(ctx, wanted)
 }
 
 // wait returns when nothing is in the air any more.

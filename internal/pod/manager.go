@@ -104,7 +104,8 @@ func (m *Manager) Close() {
 type Pod struct {
 	id string
 	// op serialises what changes the sandbox as a whole; waiting for it ends with the waiter's context.
-	op lock
+	op      lock
+	journal journal
 
 	mu         sync.Mutex // guards all below, here and in every container of the pod; never held while waiting
 	record     PodRecord
@@ -119,9 +120,10 @@ type Pod struct {
 
 // Container is one container of a pod. Its pod's mutex guards its members.
 type Container struct {
-	id  string
-	pod *Pod
-	op  lock
+	id      string
+	pod     *Pod
+	op      lock
+	journal journal
 
 	record ContainerRecord
 	// gone is closed when the process has ended, its exit is recorded and its cgroup is empty; made at start.
@@ -306,17 +308,4 @@ func (c *Container) snapshot() ContainerRecord {
 	c.pod.mu.Lock()
 	defer c.pod.mu.Unlock()
 	return c.record
-}
-
-// stage runs one named step and notes its times; its error names the step.
-func stage(log *[]Stage, name string, do func() error) error {
-	s := Stage{Name: name, Start: time.Now()}
-	err := do()
-	s.End = time.Now()
-	if err != nil {
-		s.Error = err.Error()
-		err = fmt.Errorf("%s: %w", name, err)
-	}
-	*log = append(*log, s)
-	return err
 }

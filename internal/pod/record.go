@@ -11,14 +11,6 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// Stage is one named step of a pipeline: what a timeline draws and an error names.
-type Stage struct {
-	Name  string    `json:"name"`
-	Start time.Time `json:"start"`
-	End   time.Time `json:"end,omitzero"`
-	Error string    `json:"error,omitempty"`
-}
-
 // Recorded is a process in a record: the PID and, against its reuse, the pidfd's inode.
 type Recorded struct {
 	PID   int    `json:"pid"`

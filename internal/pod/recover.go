@@ -182,10 +182,12 @@ func (m *Manager) adopt(s StoredPod, running map[string]Running) {
 	if h, ok := running[p.id]; ok && h.Exit == nil {
 		p.pauseGone = make(chan struct{})
 	}
+	p.journal.stages = s.Pod.Stages
 	m.pods[p.id] = p
 	for _, r := range s.Containers {
 		// Unclean: that its end was recorded does not say that it was cleaned up after, and looking once more at removal costs little.
 		c := &Container{id: r.ID, pod: p, op: newLock(), execGate: newLock(), record: *r, visible: r.Claimed, unclean: true}
+		c.journal.stages = r.Stages
 		if _, held := running[r.ID]; r.State == Starting && !held && p.record.BootID == m.BootID {
 			c.record.State = Created // the supervisor keeps all it launched, so this was not: the start can be asked for again
 			r = &c.record

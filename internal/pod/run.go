@@ -145,10 +145,7 @@ func (m *Manager) run(ctx context.Context, p *Pod, wanted func() bool) (err erro
 		}
 	}()
 	var group *cgroup.Group
-	steps := []struct {
-		name string
-		do   func() error
-	}{
+	err = p.journal.perform("run", []step{
 		{"record", func() error {
 			p.record = r // unwind takes it away
 			m.mu.Lock()
@@ -183,15 +180,13 @@ func (m *Manager) run(ctx context.Context, p *Pod, wanted func() bool) (err erro
 				if now.State != Preparing { // pause died meanwhile
 					return errs.New(errs.Internal, "pause ended while the sandbox was being made: %s", now.Message)
 				}
-				now.IPs, now.Pause, now.Stages, now.State, now.Claimed = r.IPs, r.Pause, r.Stages, Ready, wanted()
+				now.IPs, now.Pause, now.Stages, now.State, now.Claimed = r.IPs, r.Pause, p.journal.snapshot(), Ready, wanted()
 				return nil
 			})
 		}},
-	}
-	for _, s := range steps {
-		if err := stage(&r.Stages, s.name, s.do); err != nil {
-			return fmt.Errorf("run pod sandbox %s: %w", podName(config.GetMetadata()), err)
-		}
+	}...)
+	if err != nil {
+		return fmt.Errorf("run pod sandbox %s: %w", podName(config.GetMetadata()), err)
 	}
 	u.Commit()
 	return nil
@@ -207,7 +202,7 @@ func (m *Manager) unwind(ctx context.Context, p *Pod, u *undo.Stack, cause error
 		return cause
 	}
 	m.notePod(p, func(r *PodRecord) bool {
-		r.State, r.Reason, r.Message, r.Claimed = NotReady, "CleanupIncomplete", left.Error(), true
+		r.State, r.Reason, r.Message, r.Claimed, r.Stages = NotReady, "CleanupIncomplete", left.Error(), true, p.journal.snapshot()
 		p.visible = true
 		return true
 	})

@@ -12,6 +12,7 @@ import (
 
 	"fermata/internal/cgroup"
 	"fermata/internal/errs"
+	"fermata/internal/failpoint"
 	"fermata/internal/linux"
 )
 
@@ -53,6 +54,9 @@ func (m *Manager) beginStart(c *Container) error {
 	if c.pod.record.State != Ready {
 		return errs.New(errs.FailedPrecondition, "its pod sandbox %s is %s", c.pod.id, c.pod.record.State)
 	}
+	if err := failpoint.Hit("start/record"); err != nil {
+		return err
+	}
 	next := c.record
 	next.State = Starting
 	if err := m.Records.WriteContainer(&next, nil); err != nil {
@@ -71,10 +75,7 @@ func (m *Manager) launch(ctx context.Context, c *Container, r *ContainerRecord) 
 		start.LogDir.Close()
 		closeImageVolumes(start.Volumes)
 	}()
-	steps := []struct {
-		name string
-		do   func() error
-	}{
+	err = c.journal.perform("start", []step{
 		{"prepare", func() error {
 			if err := m.checkTarget(r.Config.M, sandbox.ID); err != nil {
 				return err
@@ -112,13 +113,11 @@ func (m *Manager) launch(ctx context.Context, c *Container, r *ContainerRecord) 
 			proc, err = m.Runtime.StartContainer(ctx, &start)
 			return err
 		}},
+	}...)
+	if err != nil && proc != nil { // launched, and then something went wrong: it is ended with its cgroup
+		proc.Pidfd.Close()
 	}
-	for _, s := range steps {
-		if err := stage(&r.Stages, s.name, s.do); err != nil {
-			return nil, err
-		}
-	}
-	return proc, nil
+	return proc, err
 }
 
 // openLogDir opens the directory of a log file, making what is missing below the pod's log directory and following no link on the way (CVE-2026-53489's class).
@@ -148,7 +147,7 @@ func openLogDir(base, below string) (*linux.FD, error) {
 func (m *Manager) started(c *Container, r *ContainerRecord, proc *Process) {
 	c.init.set(proc.Pidfd)
 	m.noteContainer(c, func(now *ContainerRecord) bool {
-		now.State, now.Started, now.Stages = StateRun, proc.Started, r.Stages
+		now.State, now.Started, now.Stages = StateRun, proc.Started, c.journal.snapshot()
 		now.Process = Recorded{PID: proc.PID, Inode: proc.Inode}
 		return true
 	})
@@ -164,7 +163,7 @@ func (m *Manager) started(c *Container, r *ContainerRecord, proc *Process) {
 // failStart makes the container one that exited before it ran.
 func (m *Manager) failStart(ctx context.Context, c *Container, r *ContainerRecord, cause error) {
 	m.noteContainer(c, func(now *ContainerRecord) bool {
-		now.State, now.Reason, now.Message, now.Stages = Exited, "StartError", cause.Error(), r.Stages
+		now.State, now.Reason, now.Message, now.Stages = Exited, "StartError", cause.Error(), c.journal.snapshot()
 		now.Exit = &Exit{Code: startErrorCode, Finished: time.Now()}
 		return true
 	})

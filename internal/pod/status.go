@@ -87,7 +87,7 @@ func (m *Manager) PodSandboxStatus(_ context.Context, id string, verbose bool) (
 	if verbose {
 		resp.Info, err = verboseInfo(map[string]any{
 			"pid": r.Pause.PID, "config": r.Config.M, "runtimeHandler": r.Handler, "reason": r.Reason, "message": r.Message,
-			"cgroup": r.Cgroup, "stages": r.Stages,
+			"cgroup": r.Cgroup, "stages": p.journal.snapshot(),
 		})
 	}
 	return resp, err
@@ -129,7 +129,7 @@ func (m *Manager) ContainerStatus(_ context.Context, id string, verbose bool) (*
 			pid = 0
 		}
 		resp.Info, err = verboseInfo(map[string]any{
-			"sandboxID": r.PodID, "pid": pid, "config": r.Config.M, "runtimeSpec": made, "cgroup": r.Cgroup, "stages": r.Stages,
+			"sandboxID": r.PodID, "pid": pid, "config": r.Config.M, "runtimeSpec": made, "cgroup": r.Cgroup, "stages": c.journal.snapshot(),
 			"upper": m.containerDir(&r) + "/upper",
 		})
 		if err != nil {

@@ -33,27 +33,31 @@ func (m *Manager) stop(ctx context.Context, p *Pod) error {
 	if done {
 		return nil
 	}
-	m.notePod(p, func(r *PodRecord) bool {
-		if r.State == NotReady {
-			return false
-		}
-		r.State, r.Reason = NotReady, "Stopped"
-		return true
-	})
-	// From here on nobody can create or start a container in it: both look at the state under the pod's lock.
-	if err := m.killContainers(ctx, p); err != nil {
-		return fmt.Errorf("stop pod sandbox %s: %w", p.id, err)
-	}
-	detached := m.detach(ctx, p)
-	if detached != nil {
-		// A network that does not answer must not keep a pod from stopping (SPS-2): it is asked again at removal and by the network's own
-		// reconciliation, which frees whatever has no live sandbox.
-		m.Log.Error("give back the network of a stopped pod", "pod", p.id, "error", detached)
-	}
-	if err := m.endPause(ctx, p); err != nil {
-		return fmt.Errorf("stop pod sandbox %s: %w", p.id, err)
-	}
-	if err := m.removeCgroup(ctx, p.snapshot().Cgroup); err != nil {
+	var detached error
+	err := p.journal.perform("stop", []step{
+		{"record", func() error {
+			m.notePod(p, func(r *PodRecord) bool {
+				if r.State == NotReady {
+					return false
+				}
+				r.State, r.Reason = NotReady, "Stopped"
+				return true
+			})
+			return nil // from here on nobody can create or start a container in it: both look at the state under the pod's lock
+		}},
+		{"containers", func() error { return m.killContainers(ctx, p) }},
+		{"network", func() error {
+			if detached = m.detach(ctx, p); detached != nil {
+				// A network that does not answer must not keep a pod from stopping (SPS-2): it is asked again at removal and by the network's own
+				// reconciliation, which frees whatever has no live sandbox.
+				m.Log.Error("give back the network of a stopped pod", "pod", p.id, "error", detached)
+			}
+			return nil
+		}},
+		{"pause", func() error { return m.endPause(ctx, p) }},
+		{"cgroup", func() error { return m.removeCgroup(ctx, p.snapshot().Cgroup) }},
+	}...)
+	if err != nil {
 		return fmt.Errorf("stop pod sandbox %s: %w", p.id, err)
 	}
 	p.mu.Lock()
@@ -111,16 +115,25 @@ func (m *Manager) remove(ctx context.Context, p *Pod) error {
 	if err := m.stop(ctx, p); err != nil {
 		return err
 	}
-	for _, c := range p.allContainers() {
-		if err := m.removeContainer(ctx, c); err != nil {
-			return fmt.Errorf("remove pod sandbox %s: %w", p.id, err)
-		}
-	}
-	if err := m.detach(ctx, p); err != nil {
-		m.Log.Error("give back the network of a removed pod; its reconciliation will", "pod", p.id, "error", err)
-	}
 	visible := p.isVisible()
-	if err := m.dropPod(p); err != nil {
+	err := p.journal.perform("remove", []step{
+		{"containers", func() error {
+			for _, c := range p.allContainers() {
+				if err := m.removeContainer(ctx, c); err != nil {
+					return err
+				}
+			}
+			return nil
+		}},
+		{"network", func() error {
+			if err := m.detach(ctx, p); err != nil {
+				m.Log.Error("give back the network of a removed pod; its reconciliation will", "pod", p.id, "error", err)
+			}
+			return nil
+		}},
+		{"record", func() error { return m.dropPod(p) }},
+	}...)
+	if err != nil {
 		return fmt.Errorf("remove pod sandbox %s: %w", p.id, err)
 	}
 	if visible {

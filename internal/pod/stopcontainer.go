@@ -27,7 +27,7 @@ func (m *Manager) StopContainer(ctx context.Context, id string, grace time.Durat
 	if err := c.op.acquire(ctx); err != nil { // a start under way ends first
 		return err
 	}
-	err = m.askToEnd(ctx, c)
+	err = c.journal.perform("stop", step{"signal", func() error { return m.askToEnd(ctx, c) }})
 	c.op.release()
 	if err != nil {
 		return fmt.Errorf("stop container %s: %w", c.id, err)
@@ -123,20 +123,22 @@ func (m *Manager) removeContainer(ctx context.Context, c *Container) error {
 // discard takes away what a container that does not run has.
 func (m *Manager) discard(ctx context.Context, c *Container) error {
 	c.pod.mu.Lock()
-	unclean := c.unclean
+	unclean, r := c.unclean, c.record
 	c.pod.mu.Unlock()
-	if unclean { // its end was not cleaned up after
-		if err := m.removeCgroup(ctx, c.snapshot().Cgroup); err != nil {
-			return err
-		}
-		if err := m.Supervisor.Forget(ctx, c.id); err != nil {
-			return err
-		}
-	}
-	r := c.snapshot()
-	if err := m.releaseImages(&r); err != nil {
-		return err
-	}
-	c.closeInit()
-	return m.dropContainer(c)
+	return c.journal.perform("remove-container", []step{
+		{"leftovers", func() error {
+			if !unclean { // its end was cleaned up after
+				return nil
+			}
+			if err := m.removeCgroup(ctx, r.Cgroup); err != nil {
+				return err
+			}
+			return m.Supervisor.Forget(ctx, c.id)
+		}},
+		{"image", func() error { return m.releaseImages(&r) }},
+		{"record", func() error {
+			c.closeInit()
+			return m.dropContainer(c)
+		}},
+	}...)
 }

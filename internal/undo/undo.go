@@ -1,5 +1,5 @@
-// Package undo is the named rollback stack of every pipeline: what was done is registered with its undoing on the next line,
-// and on failure everything is undone in reverse order, each on the same fresh deadline, none skipped because another failed.
+// Package undo is what every pipeline is made with: named steps, and the rollback stack on which what was done is registered with its undoing on the
+// next line. On failure everything is undone in reverse order, each on the same fresh deadline, none skipped because another failed.
 package undo
 
 import (
@@ -7,6 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"fermata/internal/errs"
+	"fermata/internal/failpoint"
 )
 
 // Limit bounds one whole rollback. It is generous: what is being undone (a network, a process) may itself be slow, and
@@ -22,6 +25,20 @@ type Stack struct {
 type step struct {
 	name string
 	undo func(context.Context) error
+}
+
+// Step runs one named step of a pipeline ("run/cgroup"). A panic in it is an error, so that what was done before is undone as after any other; and
+// tests can make it fail at its beginning and at its end (package failpoint).
+func Step(place string, do func() error) error {
+	return errs.Guard(func() error {
+		if err := failpoint.Hit(place); err != nil {
+			return err
+		}
+		if err := do(); err != nil {
+			return err
+		}
+		return failpoint.Hit(failpoint.Done(place))
+	})
 }
 
 // Push registers the undoing of something just done. The name is of the thing done ("network", "cgroup /a/b").

@@ -49,7 +49,7 @@ func (b *Bridge) Attach(ctx context.Context, a endpoint.Attachment) (_ *endpoint
 	var u undo.Stack
 	defer u.OnError(ctx, &err)
 	if record == nil {
-		if record, err = b.lease(&a, &u); err != nil {
+		if err = undo.Step("attach/lease", func() (err error) { record, err = b.lease(&a, &u); return err }); err != nil {
 			return nil, err
 		}
 	}
@@ -99,17 +99,20 @@ func (b *Bridge) connect(ctx context.Context, r *lease.Record, netns *linux.FD, 
 		return err
 	}
 	defer pod.Close()
-	if err := b.createVeth(ctx, r, netns, pod); err != nil {
-		return err
-	}
 	u.Push("link", func(ctx context.Context) error { return b.remover.remove(ctx, r.HostInterface) })
-	if err := configurePod(pod, r); err != nil {
-		return err
+	for _, s := range []struct {
+		place string
+		do    func() error
+	}{
+		{"attach/link", func() error { return b.createVeth(ctx, r, netns, pod) }},
+		{"attach/addresses", func() error { return configurePod(pod, r) }},
+		{"attach/ports", func() error { return errors.Join(b.table.Install(ctx, r.SandboxID), b.updateLocalnet()) }},
+	} {
+		if err := undo.Step(s.place, s.do); err != nil {
+			return err
+		}
 	}
-	if err := b.table.Install(ctx, r.SandboxID); err != nil {
-		return err
-	}
-	return b.updateLocalnet()
+	return nil
 }
 
 // dialPod makes a socket inside the pod, on the way preparing its settings.
@@ -191,9 +194,12 @@ func (b *Bridge) detach(ctx context.Context, id string) error {
 	b.mu.Lock()
 	delete(b.attached, id)
 	b.mu.Unlock()
-	err := errors.Join(b.closePorts(ctx, id), b.remover.remove(ctx, linkName(b.options.Instance, id)))
+	err := errors.Join(
+		undo.Step("detach/ports", func() error { return b.closePorts(ctx, id) }),
+		undo.Step("detach/link", func() error { return b.remover.remove(ctx, linkName(b.options.Instance, id)) }),
+	)
 	if err == nil {
-		err = b.leases.Drop(id)
+		err = undo.Step("detach/lease", func() error { return b.leases.Drop(id) })
 	}
 	if err != nil {
 		return fmt.Errorf("detach %s: %w", id, err)

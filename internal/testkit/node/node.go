@@ -143,6 +143,9 @@ func (n *Node) Running() bool {
 	}
 }
 
+// Ended is closed when the daemon has ended.
+func (n *Node) Ended() <-chan struct{} { return n.ended }
+
 // Kill ends the daemon with SIGKILL, and nothing else of the runtime's.
 func (n *Node) Kill() error { return n.end(syscall.SIGKILL) }
 
