@@ -80,7 +80,7 @@ demo: build ## `make run` twice and `make stop`, in a directory of their own (ro
 
 .PHONY: kubelet-e2e
 kubelet-e2e: build tools ## fermata under a real kubelet, alone with static pods; the first time it is built (root)
-	$(GO) test -count=1 -timeout 20m ./test/kubelet
+	$(GO) test -count=1 -parallel 30 -timeout 20m ./test/kubelet
 
 .PHONY: fault
 fault: build tools ## a fault at every step of every pipeline: errors, panics, kill -9 (root)

@@ -16,6 +16,14 @@ var harmless = []struct{ line, why string }{
 		"a machine for tests may hide /proc/1/ns"},
 	{`failed to check if we have separate container filesystem. Ignoring.*no imagefs label for configured runtime`,
 		"the label is for runtimes that cAdvisor knows by name; containerd has none either"},
+	{`"failed to check if node is newer; using informer node"`, "a kubelet alone has a node without a version"},
+	{`"ExecSync cmd from runtime service failed" err="rpc error: code = DeadlineExceeded .*sleep 4321`, "a probe that is too slow on purpose"},
+	{`"Unable to process watch event" err="the pod with key .* doesn't exist in cache"`,
+		"that a manifest was removed is seen twice: by inotify, and by looking each second"},
+	{`err="rpc error: code = Canceled desc = context canceled"$`, "a call that the kubelet gave up when it was told to end"},
+	{`with CrashLoopBackOff`, "containers that fail on purpose"},
+	{`PostStart.*exit 4`, "a hook that fails on purpose"},
+	{`NotFound desc = find container`, "the kubelet asks for containers that it has removed itself a moment before"},
 }
 
 // errorsOf returns the error lines of a kubelet's log that are not harmless.

@@ -7,6 +7,7 @@ package kubelet
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -15,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"fermata/internal/testkit/cri"
 	"fermata/internal/testkit/images"
 	"fermata/internal/testkit/kubelet"
 	"fermata/internal/testkit/leak"
@@ -52,19 +54,18 @@ func start(t testing.TB, config map[string]any) *world {
 	t.Cleanup(func() { w.endRuntime(t) })
 	_, err = n.CRI.Pull(t.Context(), images.Busybox)
 	check(t, err)
+	// One pod's life first: the bridge, the table and the cgroup that it brings stay for the next.
+	id, err := n.CRI.RunPod(t.Context(), cri.PodConfig("first", ""))
+	check(t, err)
+	check(t, n.CRI.RemovePod(t.Context(), id))
+	w.before, err = machine.Take(n.Scope())
+	check(t, err)
 	w.kubelet, err = kubelet.Start(t.Context(), kubelet.Options{
 		Dir: filepath.Join(dir, "k"), Endpoint: n.Endpoint, Cgroup: "/" + filepath.Base(dir), Config: config,
 	})
 	check(t, err)
 	t.Cleanup(func() { w.endKubelet(t) })
 	return w
-}
-
-// scope is where the pods leave traces: the runtime's, and below the kubelet's cgroup.
-func (w *world) scope() machine.Scope {
-	s := w.Scope()
-	s.Cgroups = append(s.Cgroups, w.kubelet.Cgroup)
-	return s
 }
 
 // endKubelet ends the kubelet and reads its log.
@@ -85,6 +86,9 @@ func (w *world) endRuntime(t testing.TB) {
 			t.Errorf("start the runtime again: %v", err)
 		}
 	}
+	if w.before != nil {
+		w.checkNothingLeft(ctx, t)
+	}
 	err := w.Stop(ctx)
 	if w.kubelet != nil {
 		err = errors.Join(err, w.kubelet.Remove())
@@ -98,15 +102,71 @@ func (w *world) endRuntime(t testing.TB) {
 	}
 }
 
-// pod runs a static pod: the manifest's metadata is made here, spec is its YAML.
-func (w *world) pod(t testing.TB, name, spec string) {
-	t.Helper()
-	check(t, w.kubelet.Apply(name+".yaml", manifest(name, spec)))
+// checkNothingLeft removes the pods as the kubelet would at last, and looks for what they left in the runtime.
+func (w *world) checkNothingLeft(ctx context.Context, t testing.TB) {
+	if err := errors.Join(w.before.Accept(w.PID()), w.before.Note(), w.CRI.RemoveAll(ctx)); err != nil {
+		t.Errorf("remove the pods: %v", err)
+	}
+	left, err := w.before.Left(ctx)
+	if err != nil {
+		t.Errorf("look at the machine: %v", err)
+	}
+	if len(left) != 0 {
+		t.Errorf("left on the machine:\n%s", strings.Join(left, "\n"))
+	}
 }
 
-func manifest(name, spec string) string {
-	return fmt.Sprintf("apiVersion: v1\nkind: Pod\nmetadata:\n  name: %s\n  namespace: test\nspec:\n  %s\n", name,
-		strings.ReplaceAll(strings.TrimSpace(strings.ReplaceAll(spec, "BUSYBOX", images.Busybox)), "\n", "\n  "))
+// pod runs a static pod: its metadata is made here, spec is YAML, with <busybox> and <nginx> for images and <dir> for a directory
+// of the test's own on the host.
+func (w *world) pod(t testing.TB, name, spec string) {
+	t.Helper()
+	check(t, os.MkdirAll(w.dir(name), 0o777))
+	metadata := "apiVersion: v1\nkind: Pod\nmetadata:\n  name: " + name + "\n  namespace: test\n"
+	check(t, w.kubelet.Apply(name+".yaml", metadata+w.spec(name, spec)))
+}
+
+// spec is the manifest's part that a test writes.
+func (w *world) spec(name, spec string) string {
+	spec = strings.NewReplacer("<busybox>", images.Busybox, "<nginx>", images.Nginx, "<dir>", w.dir(name)).Replace(strings.TrimSpace(spec))
+	return "spec:\n  " + strings.ReplaceAll(spec, "\n", "\n  ") + "\n"
+}
+
+// dir is on the host, for a pod's hostPath volumes.
+func (w *world) dir(pod string) string { return filepath.Join(w.Dir, "host", pod) }
+
+// file reads a file of the pod's directory on the host; "" while it is not there.
+func (w *world) file(t testing.TB, pod, name string) string {
+	t.Helper()
+	data, err := os.ReadFile(filepath.Join(w.dir(pod), name))
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		t.Fatal(err)
+	}
+	return string(data)
+}
+
+// log is a container's log as kubectl would show it.
+func (w *world) log(t testing.TB, pod, container, query string) string {
+	t.Helper()
+	data, err := w.kubelet.Get(t.Context(), fmt.Sprintf("/containerLogs/test/%s-%s/%s?%s", pod, w.kubelet.Name, container, query))
+	check(t, err)
+	return string(data)
+}
+
+// exec runs a command in a container and returns what it wrote, without the last line's end.
+func (w *world) exec(t testing.TB, pod, container string, command ...string) string {
+	t.Helper()
+	p, err := w.kubelet.Pod(t.Context(), pod)
+	check(t, err)
+	if p == nil {
+		t.Fatalf("exec in %s of pod %s: there is no such pod", container, pod)
+	}
+	status, ok := p.Container(container)
+	if !ok || status.State.Running == nil {
+		t.Fatalf("exec in %s of pod %s: it does not run: %s", container, pod, told(p.Status))
+	}
+	out, err := w.CRI.Exec(t.Context(), status.ID(), command...)
+	check(t, err)
+	return strings.TrimSpace(out)
 }
 
 // until asks for the pod until it is as wanted; what is missing is told when the time is over.
@@ -135,6 +195,37 @@ func (w *world) until(t testing.TB, name string, wanted func(*kubelet.Pod) (miss
 	}
 }
 
+// container waits until a container's status is as wanted, and returns it.
+func (w *world) container(t testing.TB, pod, name string, wanted func(kubelet.ContainerStatus) bool) kubelet.ContainerStatus {
+	t.Helper()
+	var status kubelet.ContainerStatus
+	w.until(t, pod, func(p *kubelet.Pod) string {
+		var ok bool
+		if status, ok = p.Container(name); ok && wanted(status) {
+			return ""
+		}
+		return fmt.Sprintf("container %s is not as wanted: %s", name, told(p.Status))
+	})
+	return status
+}
+
+// ended waits until all of the pod has, and returns it.
+func (w *world) ended(t testing.TB, name, phase string) *kubelet.Pod {
+	t.Helper()
+	return w.until(t, name, func(p *kubelet.Pod) string {
+		if p.Status.Phase == phase {
+			return ""
+		}
+		return "is not " + phase + ": " + told(p.Status)
+	})
+}
+
+// told writes a status with what it points to.
+func told(status kubelet.PodStatus) string {
+	text, _ := json.Marshal(status)
+	return string(text)
+}
+
 // ready waits until the pod is.
 func (w *world) ready(t testing.TB, name string) *kubelet.Pod {
 	t.Helper()
@@ -142,7 +233,7 @@ func (w *world) ready(t testing.TB, name string) *kubelet.Pod {
 		if p.Condition("Ready") == "True" {
 			return ""
 		}
-		return fmt.Sprintf("not ready: %+v", p.Status)
+		return "not ready: " + told(p.Status)
 	})
 }
 
