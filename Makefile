@@ -18,7 +18,7 @@ EMBEDDED := internal/daemon/embedded/fermata-keeper
 LDFLAGS  := -s -w
 GOLDENS   = $(shell git grep -l '"update", false' -- '*_test.go' | xargs -n1 dirname | sort -u)
 PROTOGEN := TOOLS_MOD=$(CURDIR)/tools/go.mod $(GO) -C tools run ./protogen -out ../api
-PROTO    := fermata/v1/fermata.proto
+PROTOS   := fermata/v1/fermata.proto cadvisor/v1/cadvisor.proto
 
 NEED_ROOT = @test $$(id -u) = 0 || { echo "make $@: needs root (namespaces, mounts, cgroups): sudo make $@" >&2; exit 1; }
 
@@ -59,7 +59,7 @@ check: ## format, vet, staticcheck, house rules, generated code, both architectu
 	GOARCH=arm64 $(GO) vet ./...
 	$(GO) vet -tags failpoints ./internal/failpoint ./internal/daemon
 	$(GO) tool -modfile=tools/go.mod staticcheck ./...
-	$(PROTOGEN) -check $(PROTO)
+	@set -e; for proto in $(PROTOS); do $(PROTOGEN) -check $$proto; done
 	$(GO) test ./internal/archtest
 
 .PHONY: e2e
@@ -114,8 +114,8 @@ golden: ## rewrite the expected parts of golden files; then look at git diff
 	@set -e; for pkg in $(GOLDENS); do $(GO) test ./$$pkg -update; done
 
 .PHONY: generate
-generate: ## the Go code of api/ from its .proto file
-	$(PROTOGEN) $(PROTO)
+generate: ## the Go code of api/ from its .proto files
+	@set -e; for proto in $(PROTOS); do $(PROTOGEN) $$proto; done
 
 .PHONY: install
 install: build ## bin/fermata to PREFIX, the systemd unit to UNITDIR, crictl's settings if there are none; DESTDIR is put before

@@ -128,7 +128,7 @@ var bans = []ban{
 		reason: "the keeper speaks its own wire"},
 	{what: "the world", in: []string{"internal/spec"}, of: exactly("os", "time", "fermata/internal/linux", "net", "syscall/js"),
 		reason: "spec is pure: the same request and facts are the same OCI spec, so that goldens and fuzzers can hold it"},
-	{what: "gRPC", but: []string{"api", "internal/cri", "internal/cli", "internal/daemon", "internal/service", "internal/stream", "internal/testkit", "test"},
+	{what: "gRPC", but: []string{"api", "internal/cri", "internal/cli", "internal/cadvisor", "internal/daemon", "internal/service", "internal/stream", "internal/testkit", "test"},
 		of: exactly("google.golang.org/grpc"), reason: "gRPC is at the edge; everything behind it speaks errs kinds"},
 	{what: "cgo", of: exactly("C", "runtime/cgo"), tests: true, reason: "one static binary for every distribution"},
 	{what: "the old log", but: []string{"internal/testkit"}, of: func(whole, _ string) bool { return whole == "log" }, reason: "log/slog, at the edges only"},

@@ -156,8 +156,9 @@ func memoryV1(r *reader, s *Stats) {
 	m.OOMKills = r.flat("memory.oom_control")["oom_kill"]
 	stat := r.flat("memory.stat")
 	m.RSS, m.Cache, m.Mapped = stat["total_rss"], stat["total_cache"], stat["total_mapped_file"]
+	m.ActiveFile, m.InactiveFile = stat["total_active_file"], stat["total_inactive_file"]
 	m.PageFaults, m.MajorPageFaults = stat["total_pgfault"], stat["total_pgmajfault"]
-	m.derive(stat["total_inactive_file"])
+	m.derive(m.InactiveFile)
 	// Swap alone is in memory.stat only if the kernel counts it; the limit is on memory and swap together.
 	if used, ok := stat["total_swap"]; ok {
 		s.Swap.Accounted, s.Swap.Usage = true, used
@@ -180,7 +181,8 @@ func memoryV2(r *reader, s *Stats) {
 		m.Kernel = stat["kernel_stack"] + stat["pagetables"] + stat["percpu"] + stat["slab"]
 	}
 	m.PageFaults, m.MajorPageFaults = stat["pgfault"], stat["pgmajfault"]
-	m.derive(stat["inactive_file"])
+	m.ActiveFile, m.InactiveFile = stat["active_file"], stat["inactive_file"]
+	m.derive(m.InactiveFile)
 	if max := r.text("memory.swap.max"); max != "" {
 		s.Swap.Accounted, s.Swap.Usage = true, r.number("memory.swap.current")
 		if n, err := number(max); err == nil && n != unlimited {

@@ -40,6 +40,8 @@ type Memory struct {
 	RSS uint64
 	// Cache is page cache, Mapped the part of it that is mapped, Kernel what the kernel keeps for the group.
 	Cache, Mapped, Kernel uint64
+	// ActiveFile and InactiveFile are the page cache used lately, and not.
+	ActiveFile, InactiveFile uint64
 	// MaxUsage is the highest Usage seen; v2 since Linux 5.19.
 	MaxUsage uint64
 	// Limit is 0 when there is none.

@@ -243,7 +243,7 @@ c/memory.peak: 9000
 c/memory.max: 6000
 c/memory.low: 0
 c/memory.events: low 0|high 0|max 7|oom 1|oom_kill 2|oom_group_kill 0
-c/memory.stat: anon 1000|file 2000|kernel 300|file_mapped 40|inactive_file 1500|pgfault 11|pgmajfault 2
+c/memory.stat: anon 1000|file 2000|kernel 300|file_mapped 40|active_file 450|inactive_file 1500|pgfault 11|pgmajfault 2
 c/memory.swap.current: 77
 c/memory.swap.max: 100
 c/pids.current: 4
@@ -263,7 +263,7 @@ c/io.pressure: some avg10=0.00 avg60=0.00 avg300=0.00 total=5`)
 	if want := (Pressure{Some: PressureLine{1.5, 0.25, 0, 12000}, Full: PressureLine{Total: 3000}}); *s.CPU.Pressure != want {
 		t.Errorf("%+v, want %+v", s.CPU.Pressure, want)
 	}
-	if want := (Memory{Usage: 5000, WorkingSet: 3500, RSS: 1000, Cache: 2000, Mapped: 40, Kernel: 300, MaxUsage: 9000, Limit: 6000,
+	if want := (Memory{Usage: 5000, WorkingSet: 3500, RSS: 1000, Cache: 2000, Mapped: 40, Kernel: 300, ActiveFile: 450, InactiveFile: 1500, MaxUsage: 9000, Limit: 6000,
 		Available: s.Memory.Available, PageFaults: 11, MajorPageFaults: 2, LimitHits: 7, OOMKills: 2}); s.Memory != want || *s.Memory.Available != 2500 {
 		t.Errorf("%+v, want %+v", s.Memory, want)
 	}
@@ -306,7 +306,7 @@ memory/c/memory.usage_in_bytes: 5000
 memory/c/memory.limit_in_bytes: 9223372036854771712
 memory/c/memory.memsw.limit_in_bytes: 9223372036854771712
 memory/c/memory.oom_control: oom_kill_disable 0|under_oom 0|oom_kill 3
-memory/c/memory.stat: cache 1|rss 2|inactive_file 3|total_cache 100|total_rss 200|total_mapped_file 10|total_swap 0|total_pgfault 5|total_pgmajfault 6|total_inactive_file 7000
+memory/c/memory.stat: cache 1|rss 2|inactive_file 3|total_cache 100|total_rss 200|total_mapped_file 10|total_swap 0|total_pgfault 5|total_pgmajfault 6|total_active_file 60|total_inactive_file 7000
 blkio/c/cgroup.procs:
 blkio/c/blkio.throttle.io_service_bytes_recursive: 8:0 Read 10|8:0 Write 20|8:0 Sync 30|8:0 Total 30|Total 30
 blkio/c/blkio.throttle.io_serviced_recursive: 8:0 Read 1|8:0 Write 2`)
@@ -316,7 +316,7 @@ blkio/c/blkio.throttle.io_serviced_recursive: 8:0 Read 1|8:0 Write 2`)
 		t.Fatal(err)
 	}
 	usageIsOf(t, g, s)
-	if want := (Memory{Usage: 5000, WorkingSet: 0, RSS: 200, Cache: 100, Mapped: 10, PageFaults: 5, MajorPageFaults: 6, OOMKills: 3}); s.Memory != want {
+	if want := (Memory{Usage: 5000, WorkingSet: 0, RSS: 200, Cache: 100, Mapped: 10, ActiveFile: 60, InactiveFile: 7000, PageFaults: 5, MajorPageFaults: 6, OOMKills: 3}); s.Memory != want {
 		t.Errorf("%+v, want %+v", s.Memory, want)
 	}
 	if !s.Swap.Accounted || s.Swap.Limit != nil {

@@ -39,6 +39,8 @@ type Config struct {
 	CgroupParent string
 	// CNIConfDir, CNIBinDir, CNICacheDir are for CNI plugins; accepted, not used yet.
 	CNIConfDir, CNIBinDir, CNICacheDir string
+	// CadvisorSocket is the address of the socket that cAdvisor asks, "unix:///path"; "" = none.
+	CadvisorSocket string
 	// LogLevel is one of debug, info, warn, error.
 	LogLevel string
 
@@ -47,6 +49,9 @@ type Config struct {
 
 // Socket returns the path of the CRI socket.
 func (c *Config) Socket() string { return strings.TrimPrefix(c.Listen, "unix://") }
+
+// CadvisorPath returns the path of the socket for cAdvisor, "" if there is to be none.
+func (c *Config) CadvisorPath() string { return strings.TrimPrefix(c.CadvisorSocket, "unix://") }
 
 // KeeperSocket returns the path of the keeper's socket.
 func (c *Config) KeeperSocket() string { return filepath.Join(c.State, "keeper.sock") }

@@ -209,7 +209,7 @@ func derive(cfg *Config, from origin) error {
 	if cfg.CNICacheDir == "" {
 		cfg.CNICacheDir = filepath.Join(cfg.Root, "cni")
 	}
-	for _, s := range []struct{ path, flag string }{{cfg.Socket(), "listen"}, {cfg.KeeperSocket(), "state"}} {
+	for _, s := range []struct{ path, flag string }{{cfg.Socket(), "listen"}, {cfg.KeeperSocket(), "state"}, {cfg.CadvisorPath(), "cadvisor-socket"}} {
 		if n := len(s.path); n > MaxSocketPath {
 			return errs.New(errs.InvalidArgument, "%s: socket path %s is %d bytes long, the kernel takes %d: choose a shorter one",
 				from[s.flag], s.path, n, MaxSocketPath)

@@ -35,6 +35,7 @@ func TestDefaultsNeedNoFile(t *testing.T) {
 		{"subnet is chosen later", cfg.Subnet, ""},
 		{"cgroup parent", cfg.CgroupParent, "/fermata"},
 		{"CNI cache derives from root", cfg.CNICacheDir, "/var/lib/fermata/cni"},
+		{"no socket for cAdvisor", cfg.CadvisorPath(), ""},
 		{"log level", cfg.LogLevel, "info"},
 	} {
 		if c.got != c.want {

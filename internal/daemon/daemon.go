@@ -50,6 +50,7 @@ type parts struct {
 	node     cri.Node
 	streams  *stream.Server
 	listener net.Listener
+	cadvisor net.Listener // nil: nobody asked for it, or it cannot be had
 }
 
 // Run is the daemon: it returns when ctx ends, or when it cannot go on. Pods run on.
@@ -78,6 +79,7 @@ func Run(ctx context.Context, cfg *config.Config) (err error) {
 		{"keeper", p.openKeeper},
 		{"recovery", p.recover},
 		{"streams", p.openStreams},
+		{"socket for cAdvisor", p.listenForCadvisor},
 		{"socket", p.listen},
 	} {
 		if err := step.make(ctx); err != nil {
@@ -226,6 +228,7 @@ func (p *parts) serve(ctx context.Context) error {
 	server := grpc.NewServer(options...)
 	cri.Register(server, p.pods, p.images, p.node, p.streams)
 	own := service.Register(server, service.Options{Version: Version, Config: p.cfg, Images: p.images, Pods: p.pods})
+	defer p.serveCadvisor()()
 	failed := make(chan error, 1)
 	go func() { failed <- server.Serve(p.listener) }()
 	watching, stopWatching := context.WithCancel(ctx)

@@ -52,7 +52,7 @@ func everything() *Figures {
 				Usage: 10e9, User: 7e9, System: 3e9, Shares: 2, Quota: 50000, Period: 100000, Periods: 11, Throttled: 12, ThrottledTime: 13e9, Pressure: pressure(22),
 			},
 			Memory: cgroup.Memory{
-				Usage: 101, WorkingSet: 102, RSS: 103, Cache: 104, Mapped: 105, Kernel: 106, MaxUsage: 107, Limit: 108, Reservation: 109,
+				Usage: 101, WorkingSet: 102, RSS: 103, Cache: 104, Mapped: 105, Kernel: 106, ActiveFile: 115, InactiveFile: 116, MaxUsage: 107, Limit: 108, Reservation: 109,
 				PageFaults: 110, MajorPageFaults: 111, LimitHits: 112, OOMKills: 113, Pressure: pressure(24),
 			},
 			Swap: cgroup.Swap{Usage: 114, Limit: &swap, Accounted: true}, Pids: cgroup.Pids{Current: 5, Limit: 100},

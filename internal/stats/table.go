@@ -37,6 +37,8 @@ var table = []metric{
 	{"memory_max_usage_bytes", "Highest memory use seen, in bytes; 0 where the kernel does not keep it (cgroup v2 before Linux 5.19).", gauge, OfContainer, nil, one(func(f *Figures) uint64 { return f.Group.Memory.MaxUsage })},
 	{"memory_rss", "Anonymous memory, in bytes.", gauge, OfContainer, nil, one(func(f *Figures) uint64 { return f.Group.Memory.RSS })},
 	{"memory_swap", "Swap in use, in bytes.", gauge, OfContainer, nil, one(func(f *Figures) uint64 { return f.Group.Swap.Usage })},
+	{"memory_total_active_file_bytes", "Page cache that has been used lately, in bytes.", gauge, OfContainer, nil, one(func(f *Figures) uint64 { return f.Group.Memory.ActiveFile })},
+	{"memory_total_inactive_file_bytes", "Page cache that has not been used lately, in bytes.", gauge, OfContainer, nil, one(func(f *Figures) uint64 { return f.Group.Memory.InactiveFile })},
 	{"memory_usage_bytes", "Memory in use, with page cache, in bytes.", gauge, OfContainer, nil, one(func(f *Figures) uint64 { return f.Group.Memory.Usage })},
 	{"memory_working_set_bytes", "Memory in use without page cache that has not been used lately, in bytes; what eviction goes by.", gauge, OfContainer, nil, one(func(f *Figures) uint64 { return f.Group.Memory.WorkingSet })},
 

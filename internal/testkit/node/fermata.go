@@ -41,6 +41,7 @@ func Fermata(ctx context.Context, o Options) (*Node, error) {
 		"--bridge", "fm" + name, "--cgroup-parent", "/fermata-" + name, "--registries", o.Registries,
 		"--cni-conf-dir", filepath.Join(o.Dir, "no-cni"), "--log-level", "debug",
 	}
+	n.command = append(n.command, o.Args...)
 	// An instance's names derive from its root, as in config.Config.Instance and network/builtin's linkPrefix.
 	sum := sha256.Sum256([]byte(filepath.Join(o.Dir, "r")))
 	instance := hex.EncodeToString(sum[:4])

@@ -33,6 +33,8 @@ type Options struct {
 	Name string
 	// Binary is the fermata to start; "" is bin/fermata of this tree.
 	Binary string
+	// Args are further flags of fermata's daemon.
+	Args []string
 }
 
 // unique is the name with four digits from the directory: a run that was killed, or one at the same time, has others.
