@@ -3,6 +3,7 @@ package cri
 import (
 	"context"
 	"encoding/json"
+	"slices"
 
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
@@ -32,12 +33,17 @@ func (n *nodeCalls) Status(_ context.Context, req *runtimeapi.StatusRequest) (*r
 	resp := &runtimeapi.StatusResponse{
 		Status:          &runtimeapi.RuntimeStatus{Conditions: []*runtimeapi.RuntimeCondition{{Type: runtimeapi.RuntimeReady, Status: true}, network}},
 		RuntimeHandlers: n.node.Handlers,
-		Features:        &runtimeapi.RuntimeFeatures{SupplementalGroupsPolicy: true, MountOptions: true},
+		Features:        &runtimeapi.RuntimeFeatures{SupplementalGroupsPolicy: true, MountOptions: true, UserNamespacesHostNetwork: n.userNamespaces()},
 	}
 	if req.GetVerbose() {
 		resp.Info = n.node.Info()
 	}
 	return resp, nil
+}
+
+// userNamespaces says whether any handler can: with the host's network they can do no less.
+func (n *nodeCalls) userNamespaces() bool {
+	return slices.ContainsFunc(n.node.Handlers, func(h *runtimeapi.RuntimeHandler) bool { return h.GetFeatures().GetUserNamespaces() })
 }
 
 // RuntimeConfig names the cgroup driver (RCF-1). An empty answer would mean systemd.

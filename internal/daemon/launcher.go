@@ -16,6 +16,7 @@ import (
 	"fermata/internal/keeper/wire"
 	"fermata/internal/linux"
 	"fermata/internal/pod"
+	"fermata/internal/spec"
 )
 
 // pauseID is the user and group of pause: nobody's, and nobody else's on a usual system.
@@ -49,17 +50,29 @@ func (r *launcher) StartSandbox(ctx context.Context, s *pod.SandboxStart) (*pod.
 	defer join.Close()
 	sc := s.Config.GetLinux().GetSecurityContext()
 	ns := sc.GetNamespaceOptions()
+	users, err := spec.PodUsers(s.Config)
+	if err != nil {
+		return nil, err
+	}
 	plan, err := r.engine.Sandbox(ctx, &engine.Sandbox{
 		ID: s.ID, Hostname: s.Hostname, Join: join, Sysctls: s.Config.GetLinux().GetSysctls(),
 		HostNetwork: ns.GetNetwork() == runtimeapi.NamespaceMode_NODE, HostIPC: ns.GetIpc() == runtimeapi.NamespaceMode_NODE,
 		HostPID: ns.GetPid() == runtimeapi.NamespaceMode_NODE, SharedPID: ns.GetPid() == runtimeapi.NamespaceMode_POD,
-		UID: pauseID, GID: pauseID, OOMScoreAdj: pauseOOMScore,
+		UID: pauseUser(users), GID: pauseUser(users), Users: users, OOMScoreAdj: pauseOOMScore,
 	})
 	if err != nil {
 		return nil, err
 	}
 	defer plan.Close()
 	return r.launch(ctx, plan, &wire.Launch{ID: s.ID, Kind: wire.Pause, Stdin: wire.Null, Stdout: wire.Null, Stderr: wire.Null})
+}
+
+// pauseUser is pauseID where the pod has that, else its last user.
+func pauseUser(u *spec.Users) uint32 {
+	if u == nil {
+		return pauseID
+	}
+	return min(pauseID, u.UIDs.Size-1)
 }
 
 // pauseOOMScore keeps pause alive when memory is short, as every runtime does.
@@ -82,8 +95,15 @@ func (r *launcher) StartContainer(ctx context.Context, c *pod.ContainerStart) (*
 		return nil, err
 	}
 	defer target.Close()
+	namespaces := podNamespaces(held, c)
+	if spec.UsersOf(c.Spec) != nil {
+		if namespaces.User, err = namespaces.Mount.UserNamespaceOf(); err != nil {
+			return nil, err
+		}
+		defer namespaces.User.Close()
+	}
 	plan, err := r.engine.Container(ctx, &engine.Container{
-		ID: c.ID, Spec: c.Spec, Join: join, TargetPID: target, Namespaces: podNamespaces(held, c), Sources: c.Volumes,
+		ID: c.ID, Spec: c.Spec, Join: join, TargetPID: target, Namespaces: namespaces, Sources: c.Volumes,
 		Rootfs: engine.Rootfs{
 			Lower: c.Lowers, Upper: filepath.Join(c.Dir, "upper"), Work: filepath.Join(c.Dir, "work"), ReadOnly: c.Spec.Root.Readonly, Volatile: true,
 		},
@@ -92,7 +112,10 @@ func (r *launcher) StartContainer(ctx context.Context, c *pod.ContainerStart) (*
 		return nil, err
 	}
 	defer plan.Close()
-	l := &wire.Launch{ID: c.ID, Kind: wire.Container, StdioUID: c.Spec.Process.User.UID, StdioGID: c.Spec.Process.User.GID}
+	l := &wire.Launch{ID: c.ID, Kind: wire.Container}
+	if l.StdioUID, l.StdioGID, err = stdioOwner(c.Spec, c.Spec.Process); err != nil {
+		return nil, err
+	}
 	if err := containerStdio(l, c); err != nil {
 		return nil, err
 	}
@@ -107,22 +130,6 @@ func (r *launcher) StartContainer(ctx context.Context, c *pod.ContainerStart) (*
 		return nil, err
 	}
 	return r.launch(ctx, plan, l)
-}
-
-// containerStdio says what the container's standard streams are.
-func containerStdio(l *wire.Launch, c *pod.ContainerStart) error {
-	if c.LogBase != "" {
-		l.Log = &wire.Log{Base: c.LogBase}
-	}
-	if c.Spec.Process.Terminal {
-		l.Stdin, l.Stdout, l.Stderr = wire.Given, wire.Given, wire.Given
-		return nil
-	}
-	l.Stdin, l.Stdout, l.Stderr = wire.Null, wire.FIFO, wire.FIFO
-	if c.Config.GetStdin() {
-		l.Stdin = wire.FIFO
-	}
-	return nil
 }
 
 // podNamespaces are those of the pod that the container does not share with the host.
@@ -186,8 +193,8 @@ func (r *launcher) Exec(ctx context.Context, e *pod.ExecStart) (*pod.Process, er
 	l := &wire.Launch{ID: e.ID, Kind: wire.Exec}
 	if e.Process.Terminal {
 		l.Stdin, l.Stdout, l.Stderr = wire.Given, wire.Given, wire.Given
-	} else {
-		l.Stdin, l.Stdout, l.Stderr = giveExec(l, wire.Stdin, e.Stdin), giveExec(l, wire.Stdout, e.Stdout), giveExec(l, wire.Stderr, e.Stderr)
+	} else if err := execStdio(l, e); err != nil {
+		return nil, err
 	}
 	// The terminal is the client's who asked, not the keeper's: it hangs up when this daemon, and the client with it, is gone.
 	console := plan.Console
@@ -199,15 +206,6 @@ func (r *launcher) Exec(ctx context.Context, e *pod.ExecStart) (*pod.Process, er
 	}
 	proc.Console = console
 	return proc, nil
-}
-
-// giveExec passes one of an exec's streams.
-func giveExec(l *wire.Launch, role wire.Role, fd *linux.FD) wire.Stdio {
-	if fd == nil {
-		return wire.Null
-	}
-	l.FDs = append(l.FDs, wire.PassedFD{Role: role, FD: fd})
-	return wire.Given
 }
 
 // launch sends a plan to the keeper. A failure of the program is told in the plan's words.

@@ -29,6 +29,7 @@ import (
 	"fermata/internal/cgroup"
 	"fermata/internal/launch"
 	"fermata/internal/linux"
+	"fermata/internal/spec"
 )
 
 // Handler makes plans: one implementation a runtime handler. Its methods change nothing outside of what the plan owns, but for
@@ -46,7 +47,7 @@ type Handler interface {
 // Features is what a handler can do on this machine, found by trying.
 type Features struct {
 	RecursiveReadOnlyMounts bool // CRI RuntimeHandlerFeatures.recursive_read_only_mounts
-	UserNamespaces          bool // CRI RuntimeHandlerFeatures.user_namespaces
+	UserNamespaces          bool // CRI RuntimeHandlerFeatures.user_namespaces, also with the host's network
 	// Facilities names each kernel facility probed and whether it is there, for Status and doctor.
 	Facilities map[string]bool
 }
@@ -91,6 +92,7 @@ func (p *Plan) Close() error {
 type Namespaces struct {
 	Net, IPC, UTS, PID *linux.FD // nil: the host's; PID nil also for a namespace of the container's own, see the spec
 	Mount              *linux.FD // the pod's nursery: pause's mount namespace
+	User               *linux.FD // nil: the host's. The owner of all the others
 }
 
 // Sandbox asks for a pod's pause process.
@@ -105,8 +107,10 @@ type Sandbox struct {
 	// Sysctls are set in the pod's namespaces, by name with dots; spec.CheckSysctls has allowed them.
 	Sysctls map[string]string
 	Join    *cgroup.Join // nil: stay in the launcher's cgroup
-	// UID and GID of pause.
+	// UID and GID of pause, in the pod's numbering.
 	UID, GID uint32
+	// Users gives the pod a user namespace, the owner of all its others; nil: the host's. It goes with neither HostIPC nor HostPID.
+	Users *spec.Users
 	// ShmSize is the size of the pod's /dev/shm in bytes, 0 for 64 MiB.
 	ShmSize int64
 	// OOMScoreAdj of pause; lowering it is tried and not insisted on (CAP_SYS_RESOURCE may be missing).

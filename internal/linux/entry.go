@@ -239,9 +239,9 @@ func timespecs(at time.Time) [2]unix.Timespec {
 	return [2]unix.Timespec{ts, ts}
 }
 
-// Chown sets the owner of an open file (not O_PATH).
+// Chown sets the owner of an open file, O_PATH or not.
 func (f *FD) Chown(uid, gid uint32) error {
-	if err := retry(func() error { return unix.Fchown(f.Int(), int(uid), int(gid)) }); err != nil {
+	if err := retry(func() error { return unix.Fchownat(f.Int(), "", int(uid), int(gid), unix.AT_EMPTY_PATH) }); err != nil {
 		return fmt.Errorf("change owner of %s: %w", f.Name(), err)
 	}
 	return nil

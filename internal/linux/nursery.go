@@ -9,9 +9,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// NamespaceWithOnly returns a new mount namespace in which the detached mount root is everything there is. The host's mounts are
-// copied and dropped again on the way; nothing of it is seen outside.
-func NamespaceWithOnly(root *FD) (*FD, error) {
+// Below is a detached mount for a place in another.
+type Below struct {
+	Path  string
+	Mount *FD
+}
+
+// NamespaceWithOnly returns a new mount namespace in which the detached mount root, with others below it, is everything there is. The host's mounts
+// are copied and dropped again on the way; nothing of it is seen outside.
+func NamespaceWithOnly(root *FD, below ...Below) (*FD, error) {
 	var ns *FD
 	err := OnThrowAwayThread(func() (err error) {
 		if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
@@ -21,11 +27,13 @@ func NamespaceWithOnly(root *FD) (*FD, error) {
 		if ns, err = Open("/proc/thread-self/ns/mnt", unix.O_RDONLY, 0); err != nil {
 			return err
 		}
-		if err := onlyMount(root); err != nil {
-			ns.Close()
-			return err
+		if err = onlyMount(root); err == nil {
+			err = attachBelow(root, below)
 		}
-		return nil
+		if err != nil {
+			ns.Close()
+		}
+		return err
 	})
 	if err != nil {
 		return nil, err
@@ -55,6 +63,21 @@ func onlyMount(root *FD) error {
 	}
 	if err := unix.Unmount(".", unix.MNT_DETACH); err != nil {
 		return fmt.Errorf("drop the host's mounts: %w", err)
+	}
+	return nil
+}
+
+func attachBelow(root *FD, below []Below) error {
+	for _, b := range below {
+		at, err := root.OpenNoLinks(b.Path, unix.O_PATH, 0)
+		if err != nil {
+			return err
+		}
+		err = b.Mount.MoveMountTo(at)
+		at.Close()
+		if err != nil {
+			return err
+		}
 	}
 	return nil
 }

@@ -30,14 +30,14 @@ func (m *Manager) writePodFiles(id string, config *runtimeapi.PodSandboxConfig) 
 	if err := os.MkdirAll(filepath.Dir(files.Hostname), 0o700); err != nil {
 		return err
 	}
-	if err := os.WriteFile(files.Hostname, []byte(podHostname(config)+"\n"), 0o644); err != nil {
+	if err := writePodFile(files.Hostname, []byte(podHostname(config)+"\n"), config); err != nil {
 		return err
 	}
 	resolv, err := resolvConf(config.GetDnsConfig())
 	if err != nil {
 		return err
 	}
-	if err := os.WriteFile(files.ResolvConf, resolv, 0o644); err != nil {
+	if err := writePodFile(files.ResolvConf, resolv, config); err != nil {
 		return err
 	}
 	if dir := config.GetLogDirectory(); dir != "" {
@@ -54,14 +54,27 @@ func (m *Manager) writeHosts(id string, config *runtimeapi.PodSandboxConfig, ips
 		if err != nil && !os.IsNotExist(err) {
 			return err
 		}
-		return os.WriteFile(path, hosts, 0o644)
+		return writePodFile(path, hosts, config)
 	}
 	var b strings.Builder
 	b.WriteString("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n")
 	for _, ip := range ips {
 		fmt.Fprintf(&b, "%s\t%s\n", ip, podHostname(config))
 	}
-	return os.WriteFile(path, []byte(b.String()), 0o644)
+	return writePodFile(path, []byte(b.String()), config)
+}
+
+// writePodFile writes a file that the pod's root owns.
+func writePodFile(path string, contents []byte, config *runtimeapi.PodSandboxConfig) error {
+	if err := os.WriteFile(path, contents, 0o644); err != nil {
+		return err
+	}
+	users, err := spec.PodUsers(config)
+	if users == nil || err != nil {
+		return err
+	}
+	uid, gid := users.Root()
+	return os.Chown(path, int(uid), int(gid))
 }
 
 // checkDNS refuses what would be more than one word of a line of resolv.conf.

@@ -71,7 +71,7 @@ func checkSandboxSecurity(config *runtimeapi.PodSandboxConfig) error {
 		return errs.New(errs.InvalidArgument, "run pod sandbox: linux.security_context.run_as_group: set without run_as_user")
 	}
 	ns := namespaces(config)
-	if err := spec.CheckUserNamespace(ns.GetUsernsOptions()); err != nil {
+	if _, err := spec.PodUsers(config); err != nil {
 		return fmt.Errorf("run pod sandbox: %w", err)
 	}
 	if err := spec.CheckHostname(podHostname(config)); err != nil {

@@ -20,8 +20,9 @@ import (
 
 // Volumes opens images as volumes.
 type Volumes interface {
-	// ImageVolume is an image, or the directory at subPath inside it, as a read-only mount attached nowhere; the caller's to close.
-	ImageVolume(layers []string, subPath string) (*linux.FD, error)
+	// ImageVolume is an image, or the directory at subPath inside it, as a read-only mount attached nowhere, its owners numbered for users (nil: as
+	// they are); the caller's to close.
+	ImageVolume(layers []string, subPath string, users *spec.Users) (*linux.FD, error)
 }
 
 // ImageVolume is an image that a container mounts (MNT-10), as it was when the container was created.
@@ -70,18 +71,18 @@ func (m *Manager) holdImageVolume(r *ContainerRecord, v ImageVolume, ref string)
 	if err := m.Images.Hold(img.ID, volumeUser(r, len(r.ImageVolumes)-1)); err != nil {
 		return err
 	}
-	mount, err := m.Volumes.ImageVolume(v.Lowers, v.SubPath)
+	mount, err := m.Volumes.ImageVolume(v.Lowers, v.SubPath, nil)
 	if err != nil {
 		return err
 	}
 	return mount.Close()
 }
 
-// openImageVolumes opens a container's image volumes, by path in the container.
-func (m *Manager) openImageVolumes(r *ContainerRecord) (map[string]*linux.FD, error) {
+// openImageVolumes opens a container's image volumes for the pod's users, by path in the container.
+func (m *Manager) openImageVolumes(r *ContainerRecord, users *spec.Users) (map[string]*linux.FD, error) {
 	opened := map[string]*linux.FD{}
 	for _, v := range r.ImageVolumes {
-		mount, err := m.Volumes.ImageVolume(v.Lowers, v.SubPath)
+		mount, err := m.Volumes.ImageVolume(v.Lowers, v.SubPath, users)
 		if err != nil {
 			return nil, errors.Join(fmt.Errorf("config.mounts[%d]: %s: %w", v.Mount, imageVolumeFailed, err), closeImageVolumes(opened))
 		}
@@ -154,7 +155,7 @@ func (m *Manager) makeAnonymousVolumes(r *ContainerRecord, img *Image) error {
 	if err != nil || len(volumes) == 0 {
 		return err
 	}
-	root, err := m.Volumes.ImageVolume(img.Lowers, "")
+	root, err := m.Volumes.ImageVolume(img.Lowers, "", nil)
 	if err != nil {
 		return err
 	}

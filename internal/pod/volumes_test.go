@@ -14,12 +14,13 @@ import (
 
 	"fermata/internal/errs"
 	"fermata/internal/linux"
+	"fermata/internal/spec"
 )
 
 // fakeVolumes gives directories below one, as if they were images.
 type fakeVolumes struct{ root string }
 
-func (f *fakeVolumes) ImageVolume(_ []string, subPath string) (*linux.FD, error) {
+func (f *fakeVolumes) ImageVolume(_ []string, subPath string, _ *spec.Users) (*linux.FD, error) {
 	fd, err := linux.OpenDir(filepath.Join(f.root, subPath))
 	if errors.Is(err, syscall.ENOENT) {
 		return nil, errs.As(errs.NotFound, err)

@@ -15,12 +15,12 @@ import (
 
 // mounts are the defaults, the image's anonymous volumes and the request's, outermost first. The request's win over the others at the
 // same path, and drop the defaults below theirs (CRI MNT-1).
-func mounts(in Input, sc *runtimeapi.LinuxContainerSecurityContext) ([]specs.Mount, error) {
-	requested, err := requestedMounts(in.Config)
+func mounts(in Input, sc *runtimeapi.LinuxContainerSecurityContext, users *Users) ([]specs.Mount, error) {
+	requested, err := requestedMounts(in.Config, users)
 	if err != nil {
 		return nil, err
 	}
-	volumes, err := anonymousVolumes(in)
+	volumes, err := anonymousVolumes(in, users)
 	if err != nil {
 		return nil, err
 	}
@@ -88,13 +88,16 @@ func propagates(mounts []*runtimeapi.Mount) bool {
 	})
 }
 
-func requestedMounts(c *runtimeapi.ContainerConfig) ([]specs.Mount, error) {
+func requestedMounts(c *runtimeapi.ContainerConfig, users *Users) ([]specs.Mount, error) {
 	var out []specs.Mount
 	for _, m := range c.Mounts {
 		if m == nil {
 			return nil, errs.New(errs.InvalidArgument, "mounts: an empty entry")
 		}
 		mount, err := requestedMount(m)
+		if err == nil {
+			err = mapOwners(&mount, m, users)
+		}
 		if err != nil {
 			return nil, fmt.Errorf("mounts: %.80s: %w", m.ContainerPath, err)
 		}
@@ -113,9 +116,6 @@ func requestedMount(m *runtimeapi.Mount) (specs.Mount, error) {
 	out := specs.Mount{Destination: path.Clean("/" + m.ContainerPath), Type: "bind", Source: m.HostPath, Options: []string{"rbind"}}
 	if out.Destination == "/" {
 		return bad("container_path: the root cannot be a volume")
-	}
-	if len(m.UidMappings)+len(m.GidMappings) != 0 {
-		return specs.Mount{}, errs.New(errs.Unimplemented, "uidMappings: idmapped mounts are not supported yet")
 	}
 	readOnly := "rw"
 	if m.Readonly {
@@ -166,6 +166,29 @@ func requestedMount(m *runtimeapi.Mount) (specs.Mount, error) {
 	return out, inKernelTree(out)
 }
 
+// mapOwners says how a mount numbers the owners of its files (CRI Mount.uidMappings). An image's files are the pod's users' always: nothing else
+// could own them.
+func mapOwners(out *specs.Mount, m *runtimeapi.Mount, pod *Users) error {
+	if len(m.UidMappings)+len(m.GidMappings) == 0 {
+		if m.Image.GetImage() != "" {
+			out.UIDMappings, out.GIDMappings = pod.mappings()
+		}
+		return nil
+	}
+	if pod == nil {
+		return errs.New(errs.InvalidArgument, "uidMappings: the pod has no user namespace")
+	}
+	asked, err := parseMappings("uidMappings", m.UidMappings, m.GidMappings)
+	if err != nil {
+		return err
+	}
+	if m.Image.GetImage() != "" && *asked != *pod {
+		return errs.New(errs.InvalidArgument, "uidMappings: an image volume has the pod's")
+	}
+	out.UIDMappings, out.GIDMappings = asked.mappings()
+	return nil
+}
+
 // procFiles are files below /proc that others fake per container (lxcfs); runc allows the same.
 var procFiles = []string{
 	"/proc/cpuinfo", "/proc/diskstats", "/proc/meminfo", "/proc/stat", "/proc/swaps", "/proc/uptime", "/proc/loadavg",
@@ -205,7 +228,7 @@ func AnonymousVolumes(c *runtimeapi.ContainerConfig, img Image) ([]string, error
 	return slices.Compact(out), nil
 }
 
-func anonymousVolumes(in Input) ([]specs.Mount, error) {
+func anonymousVolumes(in Input, users *Users) ([]specs.Mount, error) {
 	paths, err := AnonymousVolumes(in.Config, in.Image)
 	if err != nil {
 		return nil, err
@@ -213,7 +236,9 @@ func anonymousVolumes(in Input) ([]specs.Mount, error) {
 	var out []specs.Mount
 	for _, p := range paths {
 		if source := in.Volumes[p]; source != "" {
-			out = append(out, specs.Mount{Destination: p, Type: "bind", Source: source, Options: []string{"rbind", "rprivate", "rw"}})
+			m := specs.Mount{Destination: p, Type: "bind", Source: source, Options: []string{"rbind", "rprivate", "rw"}}
+			m.UIDMappings, m.GIDMappings = users.mappings() // its files are copies of the image's
+			out = append(out, m)
 		}
 	}
 	return out, nil

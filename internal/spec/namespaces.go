@@ -8,14 +8,9 @@ import (
 )
 
 // namespaces are those that are not the host's: with a path to join it, without to make one. Network and IPC are the pod's affair,
-// whatever the container says; the PID namespace is each container's (CRI NS-1..4).
-func namespaces(in Input, sc *runtimeapi.LinuxContainerSecurityContext) ([]specs.LinuxNamespace, error) {
+// whatever the container says; the PID namespace is each container's (CRI NS-1..5).
+func namespaces(in Input, sc *runtimeapi.LinuxContainerSecurityContext, users *Users) ([]specs.LinuxNamespace, error) {
 	pod, own := in.Sandbox.GetLinux().GetSecurityContext().GetNamespaceOptions(), sc.GetNamespaceOptions()
-	for _, o := range []*runtimeapi.NamespaceOption{pod, own} {
-		if err := CheckUserNamespace(o.GetUsernsOptions()); err != nil {
-			return nil, err
-		}
-	}
 	ns := []specs.LinuxNamespace{{Type: specs.MountNamespace}}
 	if !sc.Privileged {
 		ns = append(ns, specs.LinuxNamespace{Type: specs.CgroupNamespace})
@@ -24,6 +19,9 @@ func namespaces(in Input, sc *runtimeapi.LinuxContainerSecurityContext) ([]specs
 		for _, k := range kinds {
 			ns = append(ns, specs.LinuxNamespace{Type: k, Path: in.Files.namespace(k)})
 		}
+	}
+	if users != nil {
+		join(specs.UserNamespace)
 	}
 	if pod.GetNetwork() != runtimeapi.NamespaceMode_NODE {
 		join(specs.NetworkNamespace, specs.UTSNamespace)
@@ -55,19 +53,4 @@ func (f PodFiles) namespace(kind specs.LinuxNamespaceType) string {
 		return path
 	}
 	return PodNamespace + string(kind)
-}
-
-// CheckUserNamespace refuses what fermata cannot do yet; nil and NODE mean the host's.
-func CheckUserNamespace(o *runtimeapi.UserNamespace) error {
-	switch {
-	case o == nil || o.Mode == runtimeapi.NamespaceMode_NODE:
-		if len(o.GetUids()) != 0 || len(o.GetGids()) != 0 {
-			return errs.New(errs.InvalidArgument, "namespace_options.userns_options: mappings make no sense with mode NODE")
-		}
-		return nil
-	case o.Mode == runtimeapi.NamespaceMode_POD:
-		return errs.New(errs.Unimplemented, "namespace_options.userns_options: user namespaces are not supported yet")
-	default:
-		return errs.New(errs.InvalidArgument, "namespace_options.userns_options.mode: %v is neither POD nor NODE", o.Mode)
-	}
 }

@@ -88,8 +88,7 @@ type Input struct {
 	Volumes map[string]string
 }
 
-// Container maps a CRI container onto an OCI runtime spec. Refusals are errs.InvalidArgument (errs.Unimplemented for user
-// namespaces) and name the field.
+// Container maps a CRI container onto an OCI runtime spec. Refusals are errs.InvalidArgument and name the field.
 func Container(in Input) (*specs.Spec, error) {
 	if in.Config == nil || in.Sandbox == nil {
 		return nil, errs.New(errs.InvalidArgument, "config and sandbox_config must be set")
@@ -98,15 +97,19 @@ func Container(in Input) (*specs.Spec, error) {
 	if sc.Privileged && !in.Sandbox.GetLinux().GetSecurityContext().GetPrivileged() {
 		return nil, errs.New(errs.InvalidArgument, "linux.security_context.privileged: the pod is not privileged")
 	}
+	users, err := containerUsers(in, sc)
+	if err != nil {
+		return nil, err
+	}
 	process, err := process(in, sc)
 	if err != nil {
 		return nil, err
 	}
-	mounts, err := mounts(in, sc)
+	mounts, err := mounts(in, sc, users)
 	if err != nil {
 		return nil, err
 	}
-	linux, err := linux(in, sc)
+	linux, err := linux(in, sc, users)
 	if err != nil {
 		return nil, err
 	}
@@ -121,8 +124,8 @@ func Container(in Input) (*specs.Spec, error) {
 }
 
 // linux is the platform's part of a spec.
-func linux(in Input, sc *runtimeapi.LinuxContainerSecurityContext) (*specs.Linux, error) {
-	namespaces, err := namespaces(in, sc)
+func linux(in Input, sc *runtimeapi.LinuxContainerSecurityContext, users *Users) (*specs.Linux, error) {
+	namespaces, err := namespaces(in, sc, users)
 	if err != nil {
 		return nil, err
 	}
@@ -141,6 +144,7 @@ func linux(in Input, sc *runtimeapi.LinuxContainerSecurityContext) (*specs.Linux
 		Devices:     devices,
 		MountLabel:  in.SELinuxMountLabel,
 	}
+	l.UIDMappings, l.GIDMappings = users.mappings()
 	if propagates(in.Config.GetMounts()) {
 		l.RootfsPropagation = "rslave"
 	}

@@ -42,7 +42,8 @@ func (r *root) cgroup(m specs.Mount, o options) error {
 	if !path.IsAbs(group) { // none, or one of systemd's: nothing to show
 		return nil
 	}
-	dirs, err := linux.NewMount("tmpfs", o.attributes&^mountAttrReadOnly, linux.Option{Key: "source", Value: "cgroup"}, linux.Option{Key: "mode", Value: "0755"})
+	data := append(r.users.options(), linux.Option{Key: "source", Value: "cgroup"}, linux.Option{Key: "mode", Value: "0755"})
+	dirs, err := linux.NewMount("tmpfs", o.attributes&^mountAttrReadOnly, data...)
 	if err != nil {
 		return err
 	}

@@ -149,11 +149,20 @@ func (a *assembly) join(c *engine.Container) (joins bool, err error) {
 	if err := a.enter("pod's mount", c.Namespaces.Mount, linux.CloneNewMount); err != nil {
 		return false, err
 	}
+	mapped := namespaceOf(c.Spec, specs.UserNamespace) != nil
+	if mapped { // last: as its root nothing else could be entered that is the host's
+		if err := a.enterUsers(c.Namespaces.User); err != nil {
+			return false, err
+		}
+	}
 	private := linux.CloneNewMount
 	if namespaceOf(c.Spec, specs.CgroupNamespace) != nil {
 		private |= linux.CloneNewCgroup
 	}
 	a.Do("unshare mount namespace", launch.Unshare, private)
+	if pid := namespaceOf(c.Spec, specs.PIDNamespace); mapped && pid != nil && pid.Path == "" {
+		a.ownPIDNamespace()
+	}
 	return joins, nil
 }
 
@@ -163,7 +172,9 @@ func (a *assembly) joinPID(c *engine.Container) (bool, error) {
 		return false, nil
 	}
 	if want.Path == "" {
-		a.plan.CloneFlags |= linux.CloneNewPID
+		if namespaceOf(c.Spec, specs.UserNamespace) == nil { // else it is made later, see ownPIDNamespace
+			a.plan.CloneFlags |= linux.CloneNewPID
+		}
 		return false, nil
 	}
 	fd := pidNamespace(c, want)

@@ -29,9 +29,15 @@ func (r *root) fillDev() error {
 		if err := r.dev.MakeDeviceEntry(d.name, linux.TypeCharacter|0o666, d.major, d.minor); err != nil {
 			return err
 		}
+		if err := r.users.own(r.dev, d.name); err != nil {
+			return err
+		}
 	}
 	for _, l := range devLinks {
 		if err := r.dev.SymlinkEntry(l.target, l.name); err != nil {
+			return err
+		}
+		if err := r.users.own(r.dev, l.name); err != nil {
 			return err
 		}
 	}
@@ -61,7 +67,7 @@ func (r *root) makeDevice(d specs.LinuxDevice) error {
 	if kind == 0 || len(parts) == 0 {
 		return errs.New(errs.InvalidArgument, "linux.devices: bad device %s of type %q", d.Path, d.Type)
 	}
-	parent, err := makeDirectories(tree, parts[:len(parts)-1])
+	parent, err := r.users.makeDirectories(tree, parts[:len(parts)-1])
 	if err != nil {
 		return err
 	}
@@ -74,8 +80,32 @@ func (r *root) makeDevice(d specs.LinuxDevice) error {
 	if errors.Is(err, syscall.EEXIST) {
 		return nil
 	}
-	if err != nil || d.UID == nil || d.GID == nil || *d.UID == 0 && *d.GID == 0 {
+	if err != nil {
 		return err
 	}
-	return parent.ChownEntry(last, *d.UID, *d.GID)
+	uid, gid := r.deviceOwner(d)
+	if uid == 0 && gid == 0 {
+		return nil
+	}
+	return parent.ChownEntry(last, uid, gid)
+}
+
+// deviceOwner is who owns a device node, as the host numbers it: the same inside as the host's node has outside, or root where nobody inside has
+// that number.
+func (r *root) deviceOwner(d specs.LinuxDevice) (uid, gid uint32) {
+	uid, gid = r.users.root()
+	if r.users == nil && (d.UID == nil || d.GID == nil) {
+		return 0, 0
+	}
+	if d.UID != nil {
+		if host, err := r.users.hostUID(*d.UID); err == nil {
+			uid = host
+		}
+	}
+	if d.GID != nil {
+		if host, err := r.users.hostGID(*d.GID); err == nil {
+			gid = host
+		}
+	}
+	return uid, gid
 }

@@ -7,6 +7,7 @@ import (
 	"fermata/internal/errs"
 	"fermata/internal/launch"
 	"fermata/internal/linux"
+	"fermata/internal/spec"
 )
 
 // Exec implements [engine.Handler]: one more process where a container's first one is. It gives up everything before the clone into the PID
@@ -38,8 +39,12 @@ func (a *assembly) exec(e *engine.Exec) error {
 	if err := a.appArmor(e.Process.ApparmorProfile); err != nil {
 		return err
 	}
+	var u *users
+	if mapped := spec.UsersOf(e.Spec); mapped != nil {
+		u = &users{Users: mapped}
+	}
 	if e.Process.Terminal {
-		if err := a.terminalIn(e.Init, e.Process); err != nil {
+		if err := a.terminalIn(e.Init, e.Process, u); err != nil {
 			return err
 		}
 	}
@@ -47,9 +52,16 @@ func (a *assembly) exec(e *engine.Exec) error {
 	if err != nil {
 		return err
 	}
-	// All in one call, whichever are the container's own: a host's namespace is joined again. Never a user namespace (none are made).
-	const all = linux.CloneNewNet | linux.CloneNewIPC | linux.CloneNewUTS | linux.CloneNewMount | linux.CloneNewPID | linux.CloneNewCgroup
+	// All in one call, whichever are the container's own: a host's namespace is joined again. Only of a user namespace the kernel wants that it is
+	// another one.
+	all := linux.CloneNewNet | linux.CloneNewIPC | linux.CloneNewUTS | linux.CloneNewMount | linux.CloneNewPID | linux.CloneNewCgroup
+	if u != nil {
+		all |= linux.CloneNewUser
+	}
 	a.Do("enter the container's namespaces", launch.Setns, init, all)
+	if u != nil {
+		a.becomeRoot()
+	}
 	root := a.NewSlot()
 	a.Do("open root", launch.Openat, atFDCWD, "/", oPath|oDirectory|oCloexec, 0).Save(root)
 	enterAgain := a.enterDirectory(root, e.Process.Cwd)

@@ -32,7 +32,10 @@ type Handler struct {
 	cgroups  []hierarchy
 	features engine.Features
 	// appends says whether overlay takes layers one by one ("lowerdir+", Linux 6.5): 0 not known yet, 1 yes, 2 no.
-	appends atomic.Int32
+	// appendsMounts says the same of layers that are idmapped mounts, given by descriptor (Linux 6.15).
+	appends, appendsMounts atomic.Int32
+	noUsers                error     // why there are no user namespaces, nil if there are
+	revealing              *linux.FD // the nursery in which pause of a pod with a user namespace begins, nil without
 }
 
 var _ engine.Handler = (*Handler)(nil)
@@ -68,9 +71,13 @@ func New(o Options) (_ *Handler, err error) {
 			return nil, err
 		}
 	}
+	if h.noUsers = h.probeUsers(); h.noUsers == nil {
+		h.revealing, h.noUsers = newRevealingNursery()
+	}
 	h.features = engine.Features{
 		RecursiveReadOnlyMounts: true, // mount_setattr(2), Linux 5.12: below the floor of this handler
-		Facilities:              map[string]bool{facilityProcPIDNS: h.probeProcPIDNS()},
+		UserNamespaces:          h.noUsers == nil,
+		Facilities:              map[string]bool{facilityProcPIDNS: h.probeProcPIDNS(), facilityUsers: h.noUsers == nil},
 	}
 	return h, nil
 }
@@ -81,7 +88,7 @@ func (h *Handler) Close() error {
 	if h.ownStage && h.stage != nil {
 		stage = h.stage.Close()
 	}
-	return errors.Join(linux.CloseAll(h.nursery, h.procfs), stage)
+	return errors.Join(linux.CloseAll(h.nursery, h.revealing, h.procfs), stage)
 }
 
 // Stage returns the executables that launches of this handler's plans start from. They stay the handler's.

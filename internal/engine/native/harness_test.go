@@ -414,7 +414,27 @@ func (n *node) pod(edit func(*engine.Sandbox)) *pod {
 	if s.SharedPID {
 		options.Pid = runtimeapi.NamespaceMode_POD
 	}
+	if s.Users != nil {
+		p.users(s.Users)
+	}
 	return p
+}
+
+// users makes containers of the pod join its user namespace.
+func (p *pod) users(u *spec.Users) {
+	p.t.Helper()
+	ns, err := p.namespaces.Mount.UserNamespaceOf()
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	p.t.Cleanup(func() { ns.Close() })
+	p.namespaces.User = ns
+	sc := p.config.Linux.SecurityContext
+	sc.Privileged = false
+	ids := func(m specs.LinuxIDMapping) []*runtimeapi.IDMapping {
+		return []*runtimeapi.IDMapping{{HostId: m.HostID, ContainerId: m.ContainerID, Length: m.Size}}
+	}
+	sc.NamespaceOptions.UsernsOptions = &runtimeapi.UserNamespace{Uids: ids(u.UIDs), Gids: ids(u.GIDs)}
 }
 
 // request is a container of a test, to be changed before it is started.

@@ -20,6 +20,7 @@ type root struct {
 	c      *engine.Container
 	fd     *linux.FD // the rootfs, owned by the assembly
 	number int       // its descriptor in the process
+	users  *users    // whose files these are; nil: the host's users'
 	// mounted are the places in the root that the program attaches to, by path, in order.
 	mounted []mounted
 	dev     *linux.FD // our /dev while it can be filled; nil if the container has another one
@@ -41,11 +42,15 @@ const (
 )
 
 func (a *assembly) newRoot(c *engine.Container) (*root, error) {
-	fd, err := a.h.overlay(c.Rootfs)
+	u, err := usersOf(c)
 	if err != nil {
 		return nil, err
 	}
-	return &root{assembly: a, c: c, fd: fd, number: a.own(fd), at: a.NewSlot()}, nil
+	fd, err := a.h.overlay(c.Rootfs, u)
+	if err != nil {
+		return nil, err
+	}
+	return &root{assembly: a, c: c, fd: fd, number: a.own(fd), users: u, at: a.NewSlot()}, nil
 }
 
 // mountAll attaches the spec's mounts, in its order.
@@ -68,14 +73,17 @@ func (r *root) mount(m specs.Mount) error {
 		return r.bind(m, o)
 	case "proc":
 		return r.proc(m, o)
-	case "sysfs", "mqueue":
+	case "sysfs":
+		return r.sysfs(m, o)
+	case "mqueue":
 		return r.attachDir(m, kernel, r.filesystem(m.Type, o.attributes))
 	case "cgroup":
 		return r.cgroup(m, o)
 	case "devpts":
 		return r.devpts(m, o)
 	case "tmpfs":
-		fs, err := linux.NewMount("tmpfs", o.attributes, append([]linux.Option{{Key: "source", Value: m.Source}}, o.data...)...)
+		data := append([]linux.Option{{Key: "source", Value: m.Source}}, r.users.options()...)
+		fs, err := linux.NewMount("tmpfs", o.attributes, append(data, o.data...)...)
 		if err != nil {
 			return err
 		}
@@ -111,6 +119,25 @@ func (r *root) proc(m specs.Mount, o options) error {
 		return err
 	}
 	return r.attachDir(m, kernel, r.own(fs))
+}
+
+// sysfs attaches the one of the container's network namespace. In a user namespace it is the pod's, from the nursery; of the host's network, which
+// that does not own, it can only be given, and only to look at.
+func (r *root) sysfs(m specs.Mount, o options) error {
+	switch {
+	case r.users == nil:
+		return r.attachDir(m, kernel, r.filesystem("sysfs", o.attributes))
+	case namespaceOf(r.c.Spec, specs.NetworkNamespace) == nil:
+		fs, err := linux.NewMount("sysfs", o.attributes|mountAttrReadOnly)
+		if err != nil {
+			return err
+		}
+		return r.attachDir(m, kernel, r.own(fs))
+	}
+	clone := r.NewSlot()
+	r.Do("clone pod's sysfs", launch.OpenTree, atFDCWD, nurserySys, openTreeClone|oCloexec).Save(clone)
+	r.Do("set attributes of sysfs", launch.MountSetattr, clone, "", atEmptyPath, r.MountAttr(uint64(o.attributes), 0, 0, 0), launch.MountAttrSize)
+	return r.attachDir(m, kernel, clone)
 }
 
 const facilityProcPIDNS = "procfs of another PID namespace"

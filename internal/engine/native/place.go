@@ -56,7 +56,7 @@ func (r *root) place(dest string, dir bool) (place string, nested bool, err erro
 	if r.over(t.path) != nil { // a link of the rootfs leads below a volume: the way is known to the kernel only
 		return dest, true, nil
 	}
-	return t.path, false, makeTarget(r.fd, t, dir)
+	return t.path, false, r.users.makeTarget(r.fd, t, dir)
 }
 
 func kernelTree(p string) bool { return p == "/proc" || p == "/sys" || p == "/dev" }
@@ -83,7 +83,7 @@ func (r *root) placeIn(over mounted, dest string, dir bool) (string, bool, error
 	if err != nil {
 		return "", false, err
 	}
-	return over.path + t.path, false, makeTarget(r.dev, t, dir)
+	return over.path + t.path, false, r.users.makeTarget(r.dev, t, dir)
 }
 
 // makePlace opens a path below a volume as the mount target, making what is missing, component by component, each by the descriptor of the one
@@ -137,7 +137,7 @@ func (r *root) workingDirectory(dir string) error {
 	if t.path == "/" {
 		return nil
 	}
-	if err := makeTarget(r.fd, t, true); err != nil {
+	if err := r.users.makeTarget(r.fd, t, true); err != nil {
 		return fmt.Errorf("make working directory: %w", err)
 	}
 	return nil

@@ -7,14 +7,16 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"syscall"
 
 	"fermata/internal/engine"
 	"fermata/internal/errs"
 	"fermata/internal/linux"
+	"fermata/internal/spec"
 )
 
-// What is known about how overlay takes its lower layers, in Handler.appends.
+// What is known about how overlay takes its lower layers, in Handler.appends and Handler.appendsMounts.
 const (
 	appendsUnknown int32 = iota
 	appendsYes
@@ -28,47 +30,74 @@ const (
 	maxOldOptions = 3500
 )
 
-// overlay stacks a rootfs as a detached mount.
-func (h *Handler) overlay(r engine.Rootfs) (*linux.FD, error) {
+// overlay stacks a rootfs as a detached mount, its layers numbered for u (nil: as they are).
+func (h *Handler) overlay(r engine.Rootfs, u *users) (*linux.FD, error) {
 	if len(r.Lower) == 0 {
 		return nil, errs.New(errs.InvalidArgument, "mount rootfs: no layers")
 	}
 	if r.Upper == "" && len(r.Lower) == 1 { // overlay wants two: a clone of the one is the same, read-only
-		return cloneReadOnly(r.Lower[0])
+		return cloneReadOnly(r.Lower[0], u)
 	}
 	if r.Upper != "" && h.skeleton != "" {
 		r.Lower = append(slices.Clone(r.Lower), h.skeleton)
 	}
-	known := h.appends.Load()
-	if known == appendsNo {
-		return oldOverlay(r)
+	if u == nil {
+		return stack(&h.appends, func() (*linux.FD, error) { return newOverlay(r) }, func() (*linux.FD, error) { return oldOverlay(r, nil) })
 	}
-	m, err := newOverlay(r)
+	if r.Upper != "" { // overlay refuses to write to an idmapped upper directory; what it holds is new and has owners of the host's numbering
+		uid, gid := u.root()
+		if err := os.Chown(r.Upper, int(uid), int(gid)); err != nil {
+			return nil, fmt.Errorf("mount rootfs: %w", err)
+		}
+	}
+	return stack(&h.appendsMounts, func() (*linux.FD, error) { return newMappedOverlay(r, u) }, func() (*linux.FD, error) { return oldOverlay(r, u) })
+}
+
+// stack tries a newer way of making an overlay and then the older one, until one is known to work.
+func stack(known *atomic.Int32, newer, older func() (*linux.FD, error)) (*linux.FD, error) {
+	how := known.Load()
+	if how == appendsNo {
+		return older()
+	}
+	m, err := newer()
 	if err == nil {
-		h.appends.Store(appendsYes)
+		known.Store(appendsYes)
 		return m, nil
 	}
-	if known == appendsYes || !errors.Is(err, syscall.EINVAL) { // EINVAL may also mean: no such option
+	if how == appendsYes || !errors.Is(err, syscall.EINVAL) && !errors.Is(err, syscall.EBADF) { // they may also mean: no such option, or not by descriptor
 		return nil, err
 	}
-	if m, old := oldOverlay(r); old == nil {
-		h.appends.Store(appendsNo)
+	if m, old := older(); old == nil {
+		known.Store(appendsNo)
 		return m, nil
 	}
 	return nil, err
 }
 
-func cloneReadOnly(dir string) (*linux.FD, error) {
+func cloneReadOnly(dir string, u *users) (*linux.FD, error) {
+	m, err := cloneLayer(dir, u)
+	if err != nil {
+		return nil, err
+	}
+	if err := m.SetMountAttr(linux.MountAttr{Set: mountAttrReadOnly, Propagation: msPrivate}); err != nil {
+		m.Close()
+		return nil, err
+	}
+	return m, nil
+}
+
+// cloneLayer is a layer as a detached mount, numbered for u.
+func cloneLayer(dir string, u *users) (*linux.FD, error) {
 	d, err := linux.OpenDir(dir)
 	if err != nil {
 		return nil, err
 	}
 	defer d.Close()
 	m, err := d.CloneMount(false)
-	if err != nil {
-		return nil, err
+	if err != nil || u == nil {
+		return m, err
 	}
-	if err := m.SetMountAttr(linux.MountAttr{Set: mountAttrReadOnly, Propagation: msPrivate}); err != nil {
+	if err := u.renumber(m, "layer "+dir); err != nil {
 		m.Close()
 		return nil, err
 	}
@@ -81,12 +110,36 @@ func newOverlay(r engine.Rootfs) (*linux.FD, error) {
 	for _, l := range r.Lower {
 		options = append(options, linux.Option{Key: "lowerdir+", Value: l})
 	}
-	if r.Upper != "" {
-		options = append(options, linux.Option{Key: "upperdir", Value: r.Upper}, linux.Option{Key: "workdir", Value: r.Work})
-		if r.Volatile {
-			options = append(options, linux.Option{Key: "volatile"})
+	return makeOverlay(append(options, upperOptions(r)...))
+}
+
+// newMappedOverlay gives the layers as idmapped mounts, by descriptor (Linux 6.13, of detached mounts 6.15). They are open until overlay has its
+// own clones of them.
+func newMappedOverlay(r engine.Rootfs, u *users) (*linux.FD, error) {
+	options := []linux.Option{{Key: "source", Value: "overlay"}}
+	for _, l := range r.Lower {
+		m, err := cloneLayer(l, u)
+		if err != nil {
+			return nil, err
 		}
+		defer m.Close()
+		options = append(options, linux.Option{Key: "lowerdir+", FD: m})
 	}
+	return makeOverlay(append(options, upperOptions(r)...))
+}
+
+func upperOptions(r engine.Rootfs) []linux.Option {
+	if r.Upper == "" {
+		return nil
+	}
+	options := []linux.Option{{Key: "upperdir", Value: r.Upper}, {Key: "workdir", Value: r.Work}}
+	if r.Volatile {
+		options = append(options, linux.Option{Key: "volatile"})
+	}
+	return options
+}
+
+func makeOverlay(options []linux.Option) (*linux.FD, error) {
 	for i, o := range options {
 		if len(o.Value) <= maxOption {
 			continue
@@ -102,8 +155,9 @@ func newOverlay(r engine.Rootfs) (*linux.FD, error) {
 }
 
 // oldOverlay is for kernels below 6.5, where all layers are one option: by mount(2), as fsconfig(2) would cut it at 255 bytes. What is
-// over a page of names goes by the short names of descriptors.
-func oldOverlay(r engine.Rootfs) (*linux.FD, error) {
+// over a page of names goes by the short names of descriptors. For u, layers are covered by idmapped clones of themselves (Linux 5.19) in the copy
+// of the mount namespace in which this happens.
+func oldOverlay(r engine.Rootfs, u *users) (*linux.FD, error) {
 	target, rest := r.Lower[0], ""
 	if r.Upper != "" {
 		target = path.Dir(r.Upper)
@@ -113,6 +167,11 @@ func oldOverlay(r engine.Rootfs) (*linux.FD, error) {
 		}
 	}
 	return linux.NewMountOld("overlay", target, func() (string, []*linux.FD, error) {
+		if u != nil {
+			if err := coverLayers(r.Lower, u); err != nil {
+				return "", nil, err
+			}
+		}
 		names := make([]string, len(r.Lower))
 		for i, l := range r.Lower {
 			names[i] = escapeOption(l)
@@ -130,6 +189,29 @@ func oldOverlay(r engine.Rootfs) (*linux.FD, error) {
 		}
 		return "lowerdir=" + strings.Join(names, ":") + rest, keep, nil
 	})
+}
+
+func coverLayers(layers []string, u *users) error {
+	for _, l := range layers {
+		if err := coverLayer(l, u); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func coverLayer(layer string, u *users) error {
+	at, err := linux.OpenDir(layer)
+	if err != nil {
+		return err
+	}
+	defer at.Close()
+	m, err := cloneLayer(layer, u)
+	if err != nil {
+		return err
+	}
+	defer m.Close()
+	return m.MoveMountTo(at)
 }
 
 // escapeOption hides what separates options and layers.
@@ -157,9 +239,19 @@ func makeSkeleton(dir string) error {
 }
 
 // ImageVolume mounts an image, or the directory at subPath inside it, to be one of engine.Container.Sources: read-only, detached, the
-// caller's to close. A subPath that is not there is NotFound; a link in it leads nowhere outside the image.
-func (h *Handler) ImageVolume(layers []string, subPath string) (*linux.FD, error) {
-	m, err := h.overlay(engine.Rootfs{Lower: layers})
+// caller's to close, its owners numbered for a pod's users (nil: as they are). A subPath that is not there is NotFound; a link in it leads
+// nowhere outside the image.
+func (h *Handler) ImageVolume(layers []string, subPath string, pod *spec.Users) (*linux.FD, error) {
+	var u *users
+	if pod != nil {
+		ns, err := h.newUserNamespace(pod)
+		if err != nil {
+			return nil, err
+		}
+		defer ns.Close()
+		u = &users{pod, ns}
+	}
+	m, err := h.overlay(engine.Rootfs{Lower: layers}, u)
 	if err != nil {
 		return nil, err
 	}
@@ -185,7 +277,7 @@ func (h *Handler) ImageVolume(layers []string, subPath string) (*linux.FD, error
 // ReadRootfsFile reads a regular file of an image: name is resolved inside the stack of layers (topmost first) as a process in it would,
 // and what is no regular file or over limit bytes is refused, without a wait (CVE-2024-9676). NotFound if there is none.
 func (h *Handler) ReadRootfsFile(layers []string, name string, limit int) ([]byte, error) {
-	root, err := h.overlay(engine.Rootfs{Lower: layers})
+	root, err := h.overlay(engine.Rootfs{Lower: layers}, nil)
 	if err != nil {
 		return nil, err
 	}

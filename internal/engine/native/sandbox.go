@@ -7,6 +7,7 @@ import (
 	"syscall"
 
 	"fermata/internal/engine"
+	"fermata/internal/errs"
 	"fermata/internal/launch"
 	"fermata/internal/linux"
 	"fermata/internal/spec"
@@ -31,31 +32,75 @@ func (a *assembly) sandbox(s *engine.Sandbox) error {
 	if err := spec.CheckSysctls(s.Sysctls, s.HostNetwork, s.HostIPC); err != nil {
 		return err
 	}
-	if !s.HostNetwork {
-		a.plan.CloneFlags |= linux.CloneNewNet | linux.CloneNewUTS
-	}
-	if !s.HostIPC {
-		a.plan.CloneFlags |= linux.CloneNewIPC
-	}
-	if !s.HostPID {
-		a.plan.CloneFlags |= linux.CloneNewPID
-	}
 	if err := a.joinCgroups(s.Join); err != nil {
 		return err
 	}
 	if err := a.oomScoreAdj(s.OOMScoreAdj); err != nil {
 		return err
 	}
-	if s.Hostname != "" && !s.HostNetwork {
-		a.Do("set host name", launch.Sethostname, s.Hostname, len(s.Hostname))
+	if s.Users != nil {
+		return a.mappedSandbox(s)
 	}
-	if err := a.sysctls(s.Sysctls); err != nil {
+	a.plan.CloneFlags |= podNamespaces(s)
+	if !s.HostPID {
+		a.plan.CloneFlags |= linux.CloneNewPID
+	}
+	if err := a.configure(s); err != nil {
 		return err
 	}
 	if err := a.podNursery(s); err != nil {
 		return err
 	}
 	return a.pause(s)
+}
+
+// mappedSandbox is for a pod with a user namespace. That comes first, so that all others belong to it, the network's sysctls and the host name with
+// them; then pause has no more to say on the host than any process of the pod.
+func (a *assembly) mappedSandbox(s *engine.Sandbox) error {
+	if s.HostIPC || s.HostPID {
+		return errs.New(errs.InvalidArgument, "plan sandbox %s: a user namespace goes with neither the host's IPC nor its PID namespace", s.ID)
+	}
+	if a.h.noUsers != nil {
+		return errs.New(errs.Unimplemented, "user namespaces do not work on this node: %w", a.h.noUsers)
+	}
+	ns, err := a.h.newUserNamespace(s.Users)
+	if err != nil {
+		return err
+	}
+	number := a.own(ns)
+	if err := a.enter("the nursery's mount", a.h.revealing, linux.CloneNewMount); err != nil {
+		return err
+	}
+	a.Do("enter user namespace", launch.Setns, number, linux.CloneNewUser)
+	a.becomeRoot()
+	a.Do("unshare the pod's namespaces", launch.Unshare, podNamespaces(s)|linux.CloneNewMount)
+	if err := a.configure(s); err != nil {
+		return err
+	}
+	a.ownPIDNamespace()
+	if err := a.mappedNursery(s, &users{s.Users, ns}); err != nil {
+		return err
+	}
+	return a.pause(s)
+}
+
+// podNamespaces are those that a pod's containers share, but for PID.
+func podNamespaces(s *engine.Sandbox) (flags uint64) {
+	if !s.HostNetwork {
+		flags |= linux.CloneNewNet | linux.CloneNewUTS
+	}
+	if !s.HostIPC {
+		flags |= linux.CloneNewIPC
+	}
+	return flags
+}
+
+// configure sets the namespaces up in which the process is.
+func (a *assembly) configure(s *engine.Sandbox) error {
+	if s.Hostname != "" && !s.HostNetwork {
+		a.Do("set host name", launch.Sethostname, s.Hostname, len(s.Hostname))
+	}
+	return a.sysctls(s.Sysctls)
 }
 
 // sysctls are written to files of a procfs that nobody can cover, in one write each: a value is never more than a value (CVE-2022-0811). Which
@@ -95,19 +140,51 @@ func (a *assembly) podNursery(s *engine.Sandbox) error {
 	a.Do("enter nursery", launch.Setns, nursery, linux.CloneNewMount)
 	a.Do("unshare mount namespace", launch.Unshare, linux.CloneNewMount)
 	if !s.HostIPC {
-		size := s.ShmSize
-		if size <= 0 {
-			size = defaultShmSize
-		}
-		shm, err := linux.NewMount("tmpfs", mountAttrNoSuid|mountAttrNoDev|mountAttrNoExec,
-			linux.Option{Key: "size", Value: strconv.FormatInt(size, 10)}, linux.Option{Key: "mode", Value: "1777"}, linux.Option{Key: "source", Value: "shm"})
-		if err != nil {
+		if err := a.sharedMemory(s, nil); err != nil {
 			return err
 		}
-		a.Do("attach shared memory", launch.MoveMount, a.own(shm), "", atFDCWD, nurseryShm, moveMountFEmptyPath)
 	}
 	if !s.HostPID { // not SharedPID alone: a container may ask for the pod's where the pod asked for none, as crictl's do
 		a.Do("attach procfs", launch.MoveMount, a.filesystem("proc", mountAttrNoSuid|mountAttrNoDev|mountAttrNoExec), "", atFDCWD, nurseryProc, moveMountFEmptyPath)
+	}
+	return nil
+}
+
+func (a *assembly) sharedMemory(s *engine.Sandbox, u *users) error {
+	size := s.ShmSize
+	if size <= 0 {
+		size = defaultShmSize
+	}
+	options := []linux.Option{{Key: "size", Value: strconv.FormatInt(size, 10)}, {Key: "mode", Value: "1777"}, {Key: "source", Value: "shm"}}
+	shm, err := linux.NewMount("tmpfs", mountAttrNoSuid|mountAttrNoDev|mountAttrNoExec, append(options, u.options()...)...)
+	if err != nil {
+		return err
+	}
+	a.Do("attach shared memory", launch.MoveMount, a.own(shm), "", atFDCWD, nurseryShm, moveMountFEmptyPath)
+	return nil
+}
+
+// mappedNursery makes the pod's nursery in the copy of the revealing one and leaves all of that behind, the host's procfs with it.
+func (a *assembly) mappedNursery(s *engine.Sandbox, u *users) error {
+	tree, err := nurseryTree()
+	if err != nil {
+		return err
+	}
+	const attributes = mountAttrNoSuid | mountAttrNoDev | mountAttrNoExec
+	number := a.own(tree)
+	procfs := a.filesystem("proc", attributes)
+	var sysfs launch.Slot
+	if !s.HostNetwork {
+		sysfs = a.filesystem("sysfs", attributes)
+	}
+	a.Do("attach nursery", launch.MoveMount, number, "", atFDCWD, nurseryRoot, moveMountFEmptyPath)
+	a.pivot(number)
+	if err := a.sharedMemory(s, u); err != nil {
+		return err
+	}
+	a.Do("attach procfs", launch.MoveMount, procfs, "", atFDCWD, nurseryProc, moveMountFEmptyPath)
+	if !s.HostNetwork {
+		a.Do("attach sysfs", launch.MoveMount, sysfs, "", atFDCWD, nurserySys, moveMountFEmptyPath)
 	}
 	return nil
 }

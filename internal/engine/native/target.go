@@ -93,26 +93,29 @@ func components(p string) []string {
 	return out
 }
 
-// makeTarget makes what a located target lacks: its parents, and a directory or an empty file.
-func makeTarget(root *linux.FD, t target, dir bool) error {
+// makeTarget makes what a located target lacks: its parents, and a directory or an empty file, all of them root's.
+func (u *users) makeTarget(root *linux.FD, t target, dir bool) error {
 	if t.exists {
 		return t.check(dir)
 	}
 	parts := components(t.path)
 	last := parts[len(parts)-1]
-	parent, err := makeDirectories(root, parts[:len(parts)-1])
+	parent, err := u.makeDirectories(root, parts[:len(parts)-1])
 	if err != nil {
 		return err
 	}
 	defer parent.Close()
 	if dir {
-		return parent.MakeDirEntry(last, 0o755)
+		err = parent.MakeDirEntry(last, 0o755)
+	} else {
+		var f *linux.FD
+		f, err = parent.CreateEntry(last, 0o644)
+		f.Close()
 	}
-	f, err := parent.CreateEntry(last, 0o644)
 	if err != nil {
 		return err
 	}
-	return f.Close()
+	return u.own(parent, last)
 }
 
 // check refuses a mount of a directory on something else, or the reverse, in words.
@@ -127,13 +130,13 @@ func (t target) check(dir bool) error {
 }
 
 // makeDirectories goes down from root, making what is missing, never through a symbolic link. The caller closes the result.
-func makeDirectories(root *linux.FD, parts []string) (*linux.FD, error) {
+func (u *users) makeDirectories(root *linux.FD, parts []string) (*linux.FD, error) {
 	at, err := root.OpenNoLinks("/", oPath|oDirectory, 0)
 	if err != nil {
 		return nil, err
 	}
 	for _, c := range parts {
-		next, err := at.Subdirectory(c, 0o755)
+		next, err := u.subdirectory(at, c)
 		at.Close()
 		if err != nil {
 			return nil, err
@@ -141,4 +144,17 @@ func makeDirectories(root *linux.FD, parts []string) (*linux.FD, error) {
 		at = next
 	}
 	return at, nil
+}
+
+func (u *users) subdirectory(at *linux.FD, name string) (*linux.FD, error) {
+	if u != nil { // only what is made here is given away
+		err := at.MakeDirEntry(name, 0o755)
+		if err == nil {
+			err = u.own(at, name)
+		}
+		if err != nil && !errors.Is(err, syscall.EEXIST) {
+			return nil, err
+		}
+	}
+	return at.Subdirectory(name, 0o755)
 }

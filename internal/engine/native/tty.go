@@ -3,6 +3,7 @@ package native
 import (
 	"errors"
 	"fmt"
+	"strconv"
 	"syscall"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -15,13 +16,19 @@ import (
 // devpts attaches the container's terminals. With a terminal of its own, the process gets the slave as stdin, stdout and stderr, and
 // on /dev/console: a clone of the mount that the descriptor is of, no path (CVE-2025-52565).
 func (r *root) devpts(m specs.Mount, o options) error {
+	if err := r.users.terminalGroup(o.data); err != nil {
+		return err
+	}
 	fs, err := linux.NewMount("devpts", o.attributes, o.data...)
 	if err != nil {
 		return err
 	}
 	number := r.own(fs)
+	if err := r.users.ownTerminals(fs); err != nil {
+		return err
+	}
 	if r.c.Spec.Process.Terminal {
-		if err := r.giveTerminal(fs, r.c.Spec.Process); err != nil {
+		if err := r.giveTerminal(fs, r.c.Spec.Process, r.users); err != nil {
 			return err
 		}
 	}
@@ -47,18 +54,57 @@ func (r *root) detachedTerminal() error {
 		return err
 	}
 	r.own(fs)
-	return r.giveTerminal(fs, r.c.Spec.Process)
+	return r.giveTerminal(fs, r.c.Spec.Process, r.users)
 }
 
-// giveTerminal makes a terminal of a devpts filesystem the stdio of the process.
-func (a *assembly) giveTerminal(devpts *linux.FD, p *specs.Process) error {
+// terminalGroup renumbers devpts' group of new terminals.
+func (u *users) terminalGroup(data []linux.Option) error {
+	for i, o := range data {
+		if o.Key != "gid" {
+			continue
+		}
+		inside, err := strconv.ParseUint(o.Value, 10, 32)
+		if err != nil {
+			return errs.New(errs.InvalidArgument, "option gid=%q is no number", o.Value)
+		}
+		gid, err := u.hostGID(uint32(inside))
+		if err != nil {
+			return err
+		}
+		data[i].Value = fmt.Sprint(gid)
+	}
+	return nil
+}
+
+// ownTerminals makes what a new devpts has root's.
+func (u *users) ownTerminals(devpts *linux.FD) error {
+	if u == nil {
+		return nil
+	}
+	uid, gid := u.root()
+	if err := devpts.Chown(uid, gid); err != nil {
+		return err
+	}
+	return u.own(devpts, "ptmx")
+}
+
+// giveTerminal makes a terminal of a devpts filesystem the stdio of the process, its user's in the container's numbering.
+func (a *assembly) giveTerminal(devpts *linux.FD, p *specs.Process, u *users) error {
 	master, slave, err := devpts.NewTerminal()
 	if err != nil {
 		return err
 	}
 	a.plan.Console, a.plan.Stdin = master, slave
 	const ttyGroup = 5 // the spec's gid=5; a terminal is its user's
-	if err := slave.Chown(p.User.UID, ttyGroup); err != nil {
+	uid, err := u.hostUID(p.User.UID)
+	if err != nil {
+		return err
+	}
+	gid, err := u.hostGID(ttyGroup)
+	if err != nil {
+		return err
+	}
+	if err := slave.Chown(uid, gid); err != nil {
 		return err
 	}
 	if p.ConsoleSize != nil {
@@ -75,7 +121,7 @@ func (a *assembly) giveTerminal(devpts *linux.FD, p *specs.Process) error {
 
 // terminalIn makes a terminal of the container in which init (a pidfd) runs, so that its processes can name it. The container may have
 // put anything at /dev/pts: what is no devpts is refused.
-func (a *assembly) terminalIn(init *linux.FD, p *specs.Process) error {
+func (a *assembly) terminalIn(init *linux.FD, p *specs.Process, u *users) error {
 	var devpts *linux.FD
 	err := linux.OnThrowAwayThread(func() error {
 		if err := init.Setns(linux.CloneNewMount); err != nil {
@@ -96,5 +142,5 @@ func (a *assembly) terminalIn(init *linux.FD, p *specs.Process) error {
 		return fmt.Errorf("make terminal: %w", err)
 	}
 	defer devpts.Close()
-	return a.giveTerminal(devpts, p)
+	return a.giveTerminal(devpts, p, u)
 }

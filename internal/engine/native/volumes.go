@@ -85,6 +85,11 @@ func (r *root) bind(m specs.Mount, o options) error {
 		return err
 	}
 	number := r.own(clone)
+	if mapped := spec.MountUsers(m); mapped != nil && r.c.Sources[m.Destination] == nil {
+		if err := r.renumber(clone, mapped, m.Source); err != nil {
+			return err
+		}
+	}
 	if err := o.apply(clone); err != nil {
 		return err
 	}
@@ -93,6 +98,19 @@ func (r *root) bind(m specs.Mount, o options) error {
 		return err
 	}
 	return r.attach(m.Destination, volume, number, st.IsDir())
+}
+
+// renumber gives a volume a numbering, mostly the pod's. What is mounted below it keeps its own: that may be of a filesystem that cannot.
+func (r *root) renumber(clone *linux.FD, as *spec.Users, source string) error {
+	if r.users != nil && *as == *r.users.Users {
+		return r.users.renumber(clone, "volume "+source)
+	}
+	ns, err := r.h.newUserNamespace(as)
+	if err != nil {
+		return err
+	}
+	defer ns.Close()
+	return (&users{as, ns}).renumber(clone, "volume "+source)
 }
 
 // apply sets a volume's attributes while nobody sees it: there is no moment in which it is writable (or shared) and should not be.
