@@ -47,15 +47,18 @@ func (w *world) deleted(t *testing.T, pod string) time.Duration {
 	p := w.ready(t, pod)
 	began := time.Now()
 	check(t, w.kubelet.Delete(pod+".yaml"))
-	tick := time.NewTicker(50 * time.Millisecond)
-	defer tick.Stop()
-	for w.runs(t, p.Metadata.UID) {
-		if time.Since(began) > 2*time.Minute {
-			t.Fatalf("pod %s still runs, two minutes after its manifest was removed", pod)
-		}
-		<-tick.C
-	}
+	w.gone(t, p.Metadata.UID)
 	return time.Since(began)
+}
+
+// gone waits until nothing of the pod runs any more.
+func (w *world) gone(t *testing.T, uid string) {
+	t.Helper()
+	for deadline := time.Now().Add(2 * time.Minute); w.runs(t, uid); <-time.After(50 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("pod %s still runs, two minutes after its manifest was removed", uid)
+		}
+	}
 }
 
 // runs reports whether the runtime has a ready sandbox of the pod.

@@ -31,6 +31,8 @@ type world struct {
 	*node.Node
 	kubelet *kubelet.Kubelet
 	before  *machine.Snapshot
+	// excused are patterns of errors in the kubelet's log that the test provokes.
+	excused []string
 }
 
 // start runs fermata and a kubelet that differs from the default by config.
@@ -73,7 +75,7 @@ func (w *world) endKubelet(t testing.TB) {
 	if err := w.kubelet.Stop(); err != nil {
 		t.Errorf("stop the kubelet: %v", err)
 	}
-	if bad := errorsOf(t, w.kubelet.Log); len(bad) != 0 {
+	if bad := errorsOf(t, w.kubelet.Log, w.excused); len(bad) != 0 {
 		t.Errorf("errors in the kubelet's log:\n%s", strings.Join(bad, "\n"))
 	}
 }
@@ -98,6 +100,10 @@ func (w *world) endRuntime(t testing.TB) {
 	}
 	if t.Failed() {
 		log, _ := os.ReadFile(w.Log)
+		if keep := os.Getenv("FERMATA_TEST_LOGS"); keep != "" { // a directory, to look into a failure
+			os.Rename(w.Log, filepath.Join(keep, t.Name()+"-daemon.log"))
+			os.Rename(filepath.Join(w.Dir, "k/kubelet.log"), filepath.Join(keep, t.Name()+"-kubelet.log"))
+		}
 		t.Logf("the runtime's log ends:\n%s", log[max(0, len(log)-6000):])
 	}
 }

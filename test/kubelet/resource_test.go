@@ -14,23 +14,25 @@ import (
 // allowance is what cgroup files say, as written there.
 type allowance struct{ quota, shares, memory string }
 
-// allowed reads the cgroup whose directory has this name: a container's ID, or "pod" and the pod's UID.
+// group is the cgroup's directory in a hierarchy, by its name: a container's ID, or "pod" and the pod's UID. "" when there is none.
+func (w *world) group(controller, name string) (found string) {
+	root := filepath.Join("/sys/fs/cgroup", controller, w.kubelet.Cgroup)
+	filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
+		if err == nil && entry.Name() == name {
+			found = path
+			return fs.SkipAll
+		}
+		return nil // others come and go
+	})
+	return found
+}
+
+// allowed reads what a cgroup allows.
 func (w *world) allowed(t *testing.T, name string) allowance {
 	t.Helper()
 	read := func(controller, file string) string {
-		root := filepath.Join("/sys/fs/cgroup", controller, w.kubelet.Cgroup)
-		found := ""
-		filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
-			if err == nil && entry.Name() == name {
-				found = path
-				return fs.SkipAll
-			}
-			return nil // others come and go
-		})
-		data, err := os.ReadFile(filepath.Join(found, file))
-		if found == "" || err != nil {
-			t.Fatalf("cgroup %s below %s: %q %v", name, root, found, err)
-		}
+		data, err := os.ReadFile(filepath.Join(w.group(controller, name), file))
+		check(t, err)
 		return strings.TrimSpace(string(data))
 	}
 	if _, err := os.Stat("/sys/fs/cgroup/cgroup.controllers"); err == nil {
