@@ -184,6 +184,8 @@ type fakeRuntime struct {
 	mute    bool
 	untold  chan struct{}
 	refused int
+	// launch, if set, makes an exec's process.
+	launch func(e *ExecStart) (*Process, error)
 	// stale makes the list of processes one of before they were launched.
 	stale bool
 }
@@ -228,9 +230,13 @@ func (f *fakeRuntime) StartContainer(_ context.Context, c *ContainerStart) (*Pro
 	return p, err
 }
 
-// Exec knows two commands: "echo", and "hang", which hangs before it begins; everything else runs until it is killed.
+// Exec asks launch; without one it knows two commands: "echo", and "hang", which hangs before it begins; everything else runs until it is killed.
 func (f *fakeRuntime) Exec(ctx context.Context, e *ExecStart) (*Process, error) {
 	p, err := f.start(e.ID)
+	if err == nil && f.launch != nil {
+		p.Pidfd.Close()
+		return f.launch(e)
+	}
 	if err == nil && e.Process.Args[0] == "hang" {
 		f.mu.Lock()
 		over := f.processes[e.ID].over

@@ -15,8 +15,11 @@ import (
 	"time"
 
 	"golang.org/x/net/websocket"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	fermatav1 "fermata/api/fermata/v1"
 	"fermata/internal/testkit/cri"
 	"fermata/internal/testkit/images"
 )
@@ -223,6 +226,33 @@ func (s *session) forward(t *testing.T, podID, transport string) {
 	}
 }
 
+// What a container writes last, and its end, come from two sides: the keeper's copy of its output and the exit.
+func TestAContainersLastWordsReachWhoIsAttached(t *testing.T) {
+	s := newSession(t)
+	config := cri.PodConfig("last", "")
+	podID, err := s.CRI.RunPod(t.Context(), config)
+	check(t, err)
+	for i := range 20 {
+		c := cri.ContainerConfig(fmt.Sprint("main", i), images.Busybox, "sh", "-c", "read line; head -c 300000 /dev/zero; echo over; exit 3")
+		c.Stdin = true
+		id, err := s.CRI.Run(t.Context(), podID, config, c)
+		check(t, err)
+		cmd := s.command(t.Context(), "attach", "-i", id)
+		in, err := cmd.StdinPipe()
+		check(t, err)
+		var said bytes.Buffer
+		cmd.Stdout = &said
+		check(t, cmd.Start())
+		_, err = io.WriteString(in, "go\n") // it takes it when it is attached
+		check(t, err)
+		err = cmd.Wait()
+		in.Close()
+		if err != nil || said.Len() != 300000+len("over\n") || !strings.HasSuffix(said.String(), "over\n") {
+			t.Fatalf("time %d: %d bytes (%v)", i, said.Len(), err)
+		}
+	}
+}
+
 // Cancelled sessions leave no descriptor in daemon or keeper, and no process in the container.
 func TestCancelledSessionsLeaveNothing(t *testing.T) {
 	s := newSession(t)
@@ -248,8 +278,10 @@ func TestCancelledSessionsLeaveNothing(t *testing.T) {
 			return r.GetUrl(), err
 		}},
 	}
+	own := s.own(t)
 	cancel := func(times int) {
 		for range times {
+			own(podID, id)
 			for _, kind := range kinds {
 				address, err := kind.address()
 				check(t, err)
@@ -286,6 +318,39 @@ func TestCancelledSessionsLeaveNothing(t *testing.T) {
 		now := descriptors()
 		return now <= before+spare, fmt.Sprintf("%d before, %d after", before, now)
 	})
+}
+
+// own begins the sessions of fermata.v1 and leaves them.
+func (s *session) own(t *testing.T) func(podID, id string) {
+	if s.Kind != "fermata" {
+		return func(string, string) {}
+	}
+	conn, err := grpc.NewClient(s.Endpoint, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	check(t, err)
+	t.Cleanup(func() { conn.Close() })
+	client := fermatav1.NewFermataClient(conn)
+	return func(podID, id string) {
+		ctx, leave := context.WithCancel(t.Context())
+		defer leave()
+		for _, tty := range []bool{false, true} {
+			exec, err := client.Exec(ctx)
+			check(t, err)
+			start := &fermatav1.ExecStart{ContainerId: id, Command: []string{"sh", "-c", "echo begun; exec sleep 4713"}, Stdin: true, Tty: tty}
+			check(t, exec.Send(&fermatav1.ExecRequest{Message: &fermatav1.ExecRequest_Start{Start: start}}))
+			_, err = exec.Recv()
+			check(t, err)
+		}
+		attach, err := client.Attach(ctx)
+		check(t, err)
+		choice := &fermatav1.AttachStart{ContainerId: id, Stdin: true}
+		check(t, attach.Send(&fermatav1.AttachRequest{Message: &fermatav1.AttachRequest_Start{Start: choice}}))
+		_, err = attach.Recv()
+		check(t, err)
+		forward, err := client.PortForward(ctx)
+		check(t, err)
+		port := &fermatav1.PortForwardStart{PodId: podID, Port: 9}
+		check(t, forward.Send(&fermatav1.PortForwardRequest{Message: &fermatav1.PortForwardRequest_Start{Start: port}}))
+	}
 }
 
 // Nobody's stopped terminal stops a container: who does not take its output is detached, and told so.
