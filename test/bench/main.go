@@ -2,6 +2,7 @@
 // memory. Several runtimes are measured in one run on one machine, so that their figures can be compared.
 //
 //	go run ./test/bench -runtimes fermata,containerd
+//	go run ./test/bench -runtimes fermata,containerd -probes 50     # exec probes: processor time of runtime and kubelet
 //	go run ./test/bench -endpoint unix:///run/fermata/fermata.sock   # a runtime that runs already
 //
 // Steps are what the kubelet does: RunPodSandbox with the network, CreateContainer, StartContainer, ExecSync, StopContainer and
@@ -29,6 +30,8 @@ import (
 type options struct {
 	runtimes, endpoint, binary string
 	lives, parallel, pods      int
+	probes                     int
+	watch                      time.Duration
 }
 
 func main() {
@@ -39,6 +42,8 @@ func main() {
 	flag.IntVar(&o.lives, "lives", 40, "lives of pods, one after another and again in parallel")
 	flag.IntVar(&o.parallel, "parallel", 8, "how many in parallel")
 	flag.IntVar(&o.pods, "pods", 50, "idle pods for the memory figure")
+	flag.IntVar(&o.probes, "probes", 0, "measure exec probes and nothing else: so many pods under a real kubelet, each probed every second")
+	flag.DurationVar(&o.watch, "watch", 30*time.Second, "how long probes are watched")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
@@ -53,6 +58,9 @@ func main() {
 }
 
 func measureAll(ctx context.Context, o options) ([]*result, error) {
+	if o.endpoint != "" && o.probes != 0 {
+		return nil, errors.New("probes are measured on a runtime that is started for it: leave -endpoint out")
+	}
 	if o.endpoint != "" {
 		client, err := cri.Dial(o.endpoint)
 		if err != nil {
@@ -123,5 +131,9 @@ func measureStarted(ctx context.Context, o options, name string, registry *image
 			err = fmt.Errorf("%w (log: %s)", err, n.Log)
 		}
 	}()
+	if o.probes != 0 {
+		p, err := measureProbes(ctx, o, n)
+		return &result{name: name, probes: p}, err
+	}
 	return measure(ctx, o, &subject{name: name, client: n.CRI, logs: dir, processes: n.Processes})
 }

@@ -50,6 +50,7 @@ type result struct {
 	parallel   map[string]time.Duration // medians
 	rate       float64                  // lives a second, in parallel
 	memory     memory
+	probes     probes // alone, if pods were probed
 }
 
 func measure(ctx context.Context, o options, s *subject) (*result, error) {

@@ -31,6 +31,18 @@ func table(results []*result) string {
 		}
 		b.WriteByte('\n')
 	}
+	if p := results[0].probes; p.pods != 0 {
+		head(fmt.Sprintf("exec probes, %d pods, one a second each", p.pods))
+		line("  probes a second", func(r *result) (string, float64) {
+			rate := float64(r.probes.done) / r.probes.took.Seconds()
+			return fmt.Sprintf("%.1f", rate), rate
+		})
+		line("  runtime, of a core", percent(func(p probes) float64 { return p.ofCore(p.runtime) }))
+		line("  runtime, a probe", each(func(p probes) time.Duration { return p.each(p.runtime) }))
+		line("  kubelet, of a core", percent(func(p probes) float64 { return p.ofCore(p.kubelet) }))
+		line("  kubelet, a probe", each(func(p probes) time.Duration { return p.each(p.kubelet) }))
+		return b.String()
+	}
 	steps := func(of func(*result) map[string]time.Duration) {
 		for _, row := range rows {
 			line("  "+row, func(r *result) (string, float64) {
@@ -55,4 +67,15 @@ func table(results []*result) string {
 
 func kilobytes(of func(memory) float64) func(*result) (string, float64) {
 	return func(r *result) (string, float64) { return fmt.Sprintf("%.0f kB", of(r.memory)), of(r.memory) }
+}
+
+func percent(of func(probes) float64) func(*result) (string, float64) {
+	return func(r *result) (string, float64) { return fmt.Sprintf("%.1f %%", of(r.probes)), of(r.probes) }
+}
+
+func each(of func(probes) time.Duration) func(*result) (string, float64) {
+	return func(r *result) (string, float64) {
+		ms := of(r.probes).Seconds() * 1000
+		return fmt.Sprintf("%.2f ms", ms), ms
+	}
 }
