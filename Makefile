@@ -69,6 +69,10 @@ e2e: build e2e-go critest demo ## the program people run: its own tests, critest
 e2e-go: build tools ## pods from start to end through CRI, with crictl and over restarts (root)
 	$(GO) test -count=1 -timeout 15m ./test/e2e
 
+.PHONY: hostile
+hostile: build tools ## a hundred thousand bad requests, of which e2e makes some: SEED=… for the same ones again (root)
+	$(GO) test -count=1 -timeout 60m -run TestBadRequests ./test/e2e -args -requests 100000 $(if $(SEED),-seed $(SEED))
+
 .PHONY: critest
 critest: build tools ## Kubernetes' CRI conformance suite (root)
 	$(GO) run ./test/critest

@@ -156,8 +156,8 @@ func TestEveryCallTakesAnEmptyRequest(t *testing.T) {
 				case codes.Internal, codes.Unknown:
 					t.Errorf("an empty request gave %v", err)
 				case codes.Unimplemented:
-					if !strings.Contains(text, string(m.Name())) {
-						t.Errorf("%q does not name the call", text)
+					if !strings.Contains(text, string(m.Name())) || strings.Contains(text, "not implemented") {
+						t.Errorf("%q does not name the call, or is the library's: refused with a reason of ours is what is wanted", text)
 					}
 				case codes.OK, codes.NotFound, codes.InvalidArgument:
 				default:

@@ -1,7 +1,7 @@
 // Package cri is the edge: the CRI v1 services on gRPC. A call here checks the form of the request, calls package pod or image, and builds the
 // answer; it holds no state. Errors get their gRPC code in one interceptor ([Codes]), from their kind.
 //
-// Calls that are not built yet answer Unimplemented with their name: that is what the embedded Unimplemented servers do.
+// What fermata does not do is refused with a reason (refused.go). The embedded Unimplemented servers are there for calls that a newer proto brings.
 //
 // What belongs elsewhere: behaviour (pod, image), the socket (daemon).
 package cri
@@ -69,6 +69,7 @@ type runtime struct {
 	figureCalls
 	eventCalls
 	streamCalls
+	refusedCalls
 }
 
 // unbuilt answers for what no part answers for: one level deeper than the parts, so that theirs win.

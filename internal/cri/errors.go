@@ -2,8 +2,10 @@ package cri
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"runtime/debug"
+	"strings"
 	"time"
 
 	"google.golang.org/grpc"
@@ -36,7 +38,18 @@ func toStatus(err error) error {
 	if _, ok := status.FromError(err); ok {
 		return err
 	}
-	return status.Error(Codes[errs.KindOf(err)], err.Error())
+	return status.Error(Codes[errs.KindOf(err)], brief(err.Error()))
+}
+
+// maxText bounds an error's text, in bytes: it goes into a header and into people's logs, and quotes requests, which may be megabytes.
+const maxText = 8 << 10
+
+// brief cuts the middle out of a long text: it begins with what was tried and ends with the cause.
+func brief(text string) string {
+	if len(text) <= maxText {
+		return text
+	}
+	return strings.ToValidUTF8(text[:maxText*3/4], "") + " … " + strings.ToValidUTF8(text[len(text)-maxText/4:], "")
 }
 
 // Interceptors are the server options every service of the daemon shares: codes, a log line a call, and a panic that costs one call, not the node.
@@ -47,6 +60,9 @@ func Interceptors(log *slog.Logger) []grpc.ServerOption {
 			defer func() {
 				err = finish(log, info.FullMethod, began, recover(), err)
 			}()
+			if err := checkRequest(req); err != nil {
+				return nil, fmt.Errorf("%s: %w", info.FullMethod, err)
+			}
 			return handler(ctx, req)
 		}),
 		grpc.ChainStreamInterceptor(func(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) (err error) {
@@ -54,7 +70,7 @@ func Interceptors(log *slog.Logger) []grpc.ServerOption {
 			defer func() {
 				err = finish(log, info.FullMethod, began, recover(), err)
 			}()
-			return handler(srv, ss)
+			return handler(srv, incoming{ss})
 		}),
 	}
 }

@@ -3,6 +3,7 @@ package cri
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strconv"
 	"strings"
 	"time"
@@ -51,7 +52,7 @@ func (i *imageCalls) list(filter *runtimeapi.ImageFilter) ([]*runtimeapi.Image, 
 			return list, nil
 		}
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("list images: filter.image.image: %w", err)
 		}
 		return append(list, criImage(img)), nil
 	}
@@ -68,7 +69,7 @@ func (i *imageCalls) ImageStatus(_ context.Context, req *runtimeapi.ImageStatusR
 		return &runtimeapi.ImageStatusResponse{}, nil
 	}
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("image status: image.image: %w", err)
 	}
 	resp := &runtimeapi.ImageStatusResponse{Image: criImage(img)}
 	if req.GetVerbose() {
@@ -89,6 +90,9 @@ func (i *imageCalls) PullImage(ctx context.Context, req *runtimeapi.PullImageReq
 	if errors.Is(err, image.ErrRegistryUnavailable) {
 		// The kubelet knows this failure by the first word of the text, and takes a text as it is only from code Unknown (GEN-6).
 		return nil, status.Error(codes.Unknown, err.Error())
+	}
+	if errs.Is(err, errs.InvalidArgument) {
+		return nil, fmt.Errorf("pull image: image.image %.200q: %w", req.GetImage().GetImage(), err)
 	}
 	if err != nil {
 		return nil, err
@@ -121,7 +125,7 @@ func (i *imageCalls) RemoveImage(ctx context.Context, req *runtimeapi.RemoveImag
 		return nil, errs.New(errs.InvalidArgument, "remove image: image.image: missing")
 	}
 	if err := i.images.Remove(ctx, req.GetImage().GetImage()); err != nil && !errs.Is(err, errs.NotFound) {
-		return nil, err
+		return nil, fmt.Errorf("remove image: image.image: %w", err)
 	}
 	return &runtimeapi.RemoveImageResponse{}, nil
 }

@@ -3,11 +3,10 @@ package cri
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"slices"
 
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
-
-	"fermata/internal/errs"
 )
 
 // Name is the runtime's, as nodes show it: fermata://version.
@@ -55,15 +54,10 @@ func (n *nodeCalls) RuntimeConfig(context.Context, *runtimeapi.RuntimeConfigRequ
 func (n *nodeCalls) UpdateRuntimeConfig(_ context.Context, req *runtimeapi.UpdateRuntimeConfigRequest) (*runtimeapi.UpdateRuntimeConfigResponse, error) {
 	if cidr := req.GetRuntimeConfig().GetNetworkConfig().GetPodCidr(); cidr != "" {
 		if err := n.node.SetPodCIDR(cidr); err != nil {
-			return nil, err
+			return nil, fmt.Errorf("update runtime config: runtime_config.network_config.pod_cidr: %w", err)
 		}
 	}
 	return &runtimeapi.UpdateRuntimeConfigResponse{}, nil
-}
-
-// CheckpointContainer is refused with the reason: restoring an archive means trusting what is in it (CVE-2026-53492's class).
-func (n *nodeCalls) CheckpointContainer(context.Context, *runtimeapi.CheckpointContainerRequest) (*runtimeapi.CheckpointContainerResponse, error) {
-	return nil, errs.New(errs.Unimplemented, "CheckpointContainer: fermata's native handler cannot checkpoint processes")
 }
 
 // jsonInfo is a value of a verbose info map.

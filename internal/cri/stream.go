@@ -2,11 +2,13 @@ package cri
 
 import (
 	"context"
+	"fmt"
 
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"fermata/internal/errs"
 	"fermata/internal/pod"
+	"fermata/internal/spec"
 	"fermata/internal/stream"
 )
 
@@ -31,8 +33,8 @@ func (s *streamCalls) Exec(_ context.Context, req *runtimeapi.ExecRequest) (*run
 	if err != nil {
 		return nil, err
 	}
-	if len(req.GetCmd()) == 0 || req.GetCmd()[0] == "" {
-		return nil, errs.New(errs.InvalidArgument, "exec in container %s: cmd: empty", id)
+	if err := spec.CheckCommand(req.GetCmd()); err != nil {
+		return nil, fmt.Errorf("exec in container %s: %w", id, err)
 	}
 	req.ContainerId = id
 	url, err := s.streams.Exec(req)

@@ -234,7 +234,7 @@ func (r *launcher) launch(ctx context.Context, plan *engine.Plan, l *wire.Launch
 	got, err := r.keeper.client().Launch(ctx, l)
 	var failed *wire.LaunchError
 	if errors.As(err, &failed) && failed.Op >= 0 {
-		return nil, plan.Failure(failed.Op, failed.Errno)
+		return nil, linux.Refused(plan.Failure(failed.Op, failed.Errno)) // a command that is not there, a directory that is a file
 	}
 	if err != nil {
 		return nil, err

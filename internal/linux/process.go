@@ -5,13 +5,35 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 
 	"golang.org/x/sys/unix"
+
+	"fermata/internal/errs"
 )
 
 // IsGone reports whether an error says that a process has ended (ESRCH).
 func IsGone(err error) bool { return errors.Is(err, unix.ESRCH) }
+
+// refusals are errnos that say that what a call named cannot be what it was named for; others say that the machine, or we, are at fault.
+var refusals = []error{
+	unix.ENOENT, unix.ENOTDIR, unix.EISDIR, unix.ELOOP, unix.ENAMETOOLONG, unix.EACCES, unix.EPERM, unix.EROFS, unix.EEXIST, unix.ENXIO, unix.ENODEV,
+	unix.ENOEXEC, unix.ECONNREFUSED, unix.E2BIG, unix.ETXTBSY, unix.EXDEV, unix.ENOTBLK, unix.EOPNOTSUPP, unix.ERANGE, unix.EINVAL,
+}
+
+// IsRefusal reports whether an error says that the kernel refused a name or a value that it was given.
+func IsRefusal(err error) bool {
+	return slices.ContainsFunc(refusals, func(e error) bool { return errors.Is(err, e) })
+}
+
+// Refused gives an error the kind FailedPrecondition if the kernel refused what it was given, which must be what a request, or an image, named.
+func Refused(err error) error {
+	if errs.Is(err, errs.Internal) && IsRefusal(err) { // nobody has given it a better one
+		return errs.As(errs.FailedPrecondition, err)
+	}
+	return err
+}
 
 // SessionMembers returns those of pids that are in the session led by leader or descend from it.
 func SessionMembers(pids []int, leader int) []int {

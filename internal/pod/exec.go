@@ -50,8 +50,8 @@ func (x *execution) lose() { x.tell(nil) }
 // ExecSync runs a command in a running container and returns what it wrote and its exit code. At the timeout (0: none) it is killed with all that
 // it started, and the error is DeadlineExceeded.
 func (m *Manager) ExecSync(ctx context.Context, id string, cmd []string, timeout time.Duration) (*runtimeapi.ExecSyncResponse, error) {
-	if len(cmd) == 0 || cmd[0] == "" {
-		return nil, errs.New(errs.InvalidArgument, "exec in container %s: cmd: empty", id)
+	if err := spec.CheckCommand(cmd); err != nil {
+		return nil, fmt.Errorf("exec in container %s: %w", id, err)
 	}
 	c, err := m.findContainer(id)
 	if err != nil {
@@ -81,7 +81,7 @@ func (m *Manager) ExecSync(ctx context.Context, id string, cmd []string, timeout
 		c: c, r: &r, id: execID, cmd: cmd, stdout: stdout.theirs, stderr: stderr.theirs, started: func(*Process) { stdout.started(); stderr.started() },
 	})
 	if err != nil {
-		return nil, fmt.Errorf("exec %q in container %s: %w", strings.Join(cmd, " "), c.id, err)
+		return nil, fmt.Errorf("exec %.200q in container %s: %w", strings.Join(cmd, " "), c.id, err)
 	}
 	until := time.Now().Add(execDrain)
 	stdout.drain(until)

@@ -11,6 +11,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"fermata/internal/errs"
+	"fermata/internal/linux"
 	"fermata/internal/spec"
 )
 
@@ -41,7 +42,15 @@ func (m *Manager) writePodFiles(id string, config *runtimeapi.PodSandboxConfig) 
 		return err
 	}
 	if dir := config.GetLogDirectory(); dir != "" {
-		return os.MkdirAll(dir, 0o755)
+		return makeLogDirectory(dir)
+	}
+	return nil
+}
+
+// makeLogDirectory makes the pod's log directory, which may be there.
+func makeLogDirectory(dir string) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return fmt.Errorf("config.log_directory: %w", linux.Refused(err))
 	}
 	return nil
 }

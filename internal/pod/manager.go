@@ -205,7 +205,7 @@ func (m *Manager) findContainer(id string) (*Container, error) {
 
 func find[T any](all map[string]T, kind, id string, visible func(T) bool) (found T, err error) {
 	if id == "" {
-		return found, errs.New(errs.InvalidArgument, "find %s: no ID given", kind)
+		return found, errs.New(errs.InvalidArgument, "find %s: %s: missing", kind, idField(kind))
 	}
 	if x, ok := all[id]; ok && visible(x) {
 		return x, nil
@@ -222,8 +222,11 @@ func find[T any](all map[string]T, kind, id string, visible func(T) bool) (found
 	case 0:
 		return found, errs.New(errs.NotFound, "find %s %q: no such %s", kind, id, kind)
 	}
-	return found, errs.New(errs.InvalidArgument, "find %s %q: %d begin so, give more digits", kind, id, matches)
+	return found, errs.New(errs.InvalidArgument, "find %s: %s: %d begin with %q, give more digits", kind, idField(kind), matches, id)
 }
+
+// idField is the request's member that says which one of a kind is meant.
+func idField(kind string) string { return strings.ReplaceAll(kind, " ", "_") + "_id" }
 
 func (p *Pod) isVisible() bool {
 	p.mu.Lock()

@@ -7,6 +7,7 @@ import (
 	"net"
 
 	"fermata/internal/errs"
+	"fermata/internal/linux"
 )
 
 // Dial connects to a TCP port at the loopback addresses of a sandbox's network namespace, 127.0.0.1 first.
@@ -33,7 +34,7 @@ func (m *Manager) PortForward(ctx context.Context, id string, port uint16, clien
 	}
 	server, err := m.Dial(ctx, id, port)
 	if err != nil {
-		return fmt.Errorf("forward to port %d of pod sandbox %s: %w", port, id, err)
+		return fmt.Errorf("forward to port %d of pod sandbox %s: %w", port, id, linux.Refused(err)) // nobody listens there
 	}
 	defer server.Close()
 	stop := context.AfterFunc(ctx, func() { server.Close() })

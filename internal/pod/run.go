@@ -84,13 +84,23 @@ func checkSandboxSecurity(config *runtimeapi.PodSandboxConfig) error {
 	return nil
 }
 
+const (
+	// maxName is NAME_MAX, the longest a file's name may be.
+	maxName = 255
+	// maxCgroupParent leaves room in PATH_MAX (4096) for where the hierarchy is mounted, the pod's and its containers' groups and their files: what
+	// cannot be named can neither be killed nor removed.
+	maxCgroupParent = 3000
+)
+
 // cgroupParent is where a pod's cgroups go, always absolute and clean.
 func cgroupParent(asked, otherwise string) (string, error) {
 	if asked == "" {
 		return otherwise, nil
 	}
-	if slices.Contains(strings.Split(asked, "/"), "..") || strings.ContainsAny(asked, "\x00\n") {
-		return "", errs.New(errs.InvalidArgument, "run pod sandbox: config.linux.cgroup_parent: %q is no cgroup path", asked)
+	tooLong := func(name string) bool { return len(name) > maxName }
+	parts := strings.Split(asked, "/")
+	if slices.Contains(parts, "..") || strings.ContainsAny(asked, "\x00\n") || len(asked) > maxCgroupParent || slices.ContainsFunc(parts, tooLong) {
+		return "", errs.New(errs.InvalidArgument, "run pod sandbox: config.linux.cgroup_parent: %.200q is no cgroup path", asked)
 	}
 	return filepath.Clean("/" + asked), nil
 }

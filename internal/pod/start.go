@@ -3,7 +3,6 @@ package pod
 import (
 	"context"
 	"fmt"
-	"os"
 	"path/filepath"
 	"strings"
 	"time"
@@ -123,7 +122,7 @@ func (m *Manager) launch(ctx context.Context, c *Container, r *ContainerRecord) 
 
 // openLogDir opens the directory of a log file, making what is missing below the pod's log directory and following no link on the way (CVE-2026-53489's class).
 func openLogDir(base, below string) (*linux.FD, error) {
-	if err := os.MkdirAll(base, 0o755); err != nil {
+	if err := makeLogDirectory(base); err != nil {
 		return nil, err
 	}
 	dir, err := linux.OpenDir(base)
@@ -137,7 +136,7 @@ func openLogDir(base, below string) (*linux.FD, error) {
 		next, err := dir.Subdirectory(name, 0o755)
 		dir.Close()
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("config.log_path: %w", linux.Refused(err))
 		}
 		dir = next
 	}

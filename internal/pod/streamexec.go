@@ -14,6 +14,7 @@ import (
 
 	"fermata/internal/errs"
 	"fermata/internal/linux"
+	"fermata/internal/spec"
 )
 
 // drainMost is what is still read of an output after its command has ended, in bytes: what a pipe can hold. More is another process's, which has
@@ -70,8 +71,8 @@ func (m *Manager) running(id string) (*Container, *ContainerRecord, error) {
 // Exec runs a command in a running container with a client's streams, and returns its exit code once all its output has been given to the client.
 // When ctx ends, or output cannot be delivered any more, the client has left: the command is killed with all that it started.
 func (m *Manager) Exec(ctx context.Context, id string, cmd []string, s *Streams) (int, error) {
-	if len(cmd) == 0 || cmd[0] == "" {
-		return 0, errs.New(errs.InvalidArgument, "exec in container %s: cmd: empty", id)
+	if err := spec.CheckCommand(cmd); err != nil {
+		return 0, fmt.Errorf("exec in container %s: %w", id, err)
 	}
 	c, r, err := m.running(id)
 	if err != nil {

@@ -73,7 +73,7 @@ func (m *Manager) holdImageVolume(r *ContainerRecord, v ImageVolume, ref string)
 	}
 	mount, err := m.Volumes.ImageVolume(v.Lowers, v.SubPath, nil)
 	if err != nil {
-		return err
+		return linux.Refused(err)
 	}
 	return mount.Close()
 }

@@ -1,6 +1,7 @@
 package spec
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 
@@ -85,12 +86,7 @@ func args(c *runtimeapi.ContainerConfig, img Image) ([]string, error) {
 	if len(all) == 0 || all[0] == "" {
 		return nil, errs.New(errs.InvalidArgument, "command: no command specified, neither by the container nor by its image")
 	}
-	for _, a := range all {
-		if err := checkString("command", a); err != nil {
-			return nil, err
-		}
-	}
-	return all, nil
+	return all, checkArgs("command or args", all)
 }
 
 // environment is the image's, then the host name, then the container's own; later ones win in the place of earlier ones. What every
@@ -170,6 +166,30 @@ func oomScoreAdj(value int64, f Facts) (int, error) {
 	}
 	return max(int(value), f.OOMScoreAdjMin), nil
 }
+
+// CheckCommand refuses a command that cannot be run in any container (CRI EXS-5).
+func CheckCommand(cmd []string) error {
+	if len(cmd) == 0 || cmd[0] == "" {
+		return errs.New(errs.InvalidArgument, "cmd: the command is empty")
+	}
+	return checkArgs("cmd of the command", cmd)
+}
+
+// checkArgs refuses arguments that execve(2) cannot carry, and a program that no file can be.
+func checkArgs(field string, args []string) error {
+	for i, arg := range args {
+		if err := checkString(fmt.Sprintf("%s[%d]", field, i), arg); err != nil {
+			return err
+		}
+	}
+	if program := args[0]; len(program) > maxPath || !strings.Contains(program, "/") && len(program) > maxName {
+		return errs.New(errs.InvalidArgument, "%s[0]: %.80q… is too long for a file's name", field, program)
+	}
+	return nil
+}
+
+// maxName is NAME_MAX.
+const maxName = 255
 
 // checkString refuses what execve(2) cannot carry.
 func checkString(field, s string) error {

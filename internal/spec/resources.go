@@ -1,6 +1,7 @@
 package spec
 
 import (
+	"regexp"
 	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -8,6 +9,9 @@ import (
 
 	"fermata/internal/errs"
 )
+
+// pageSize is a huge page's as cgroups name it.
+var pageSize = regexp.MustCompile(`^[1-9][0-9]{0,9}[KMG]B$`)
 
 // Resources maps CRI's limits onto the OCI's; 0 is "not specified" throughout. It never returns nil.
 func Resources(r *runtimeapi.LinuxContainerResources, f Facts) (*specs.LinuxResources, error) {
@@ -26,11 +30,17 @@ func Resources(r *runtimeapi.LinuxContainerResources, f Facts) (*specs.LinuxReso
 			return nil, errs.New(errs.InvalidArgument, "linux.resources.%s: %d is below %d", v.field, v.value, v.min)
 		}
 	}
+	if limit, both := r.MemoryLimitInBytes, r.MemorySwapLimitInBytes; limit > 0 && both > 0 && both < limit {
+		return nil, errs.New(errs.InvalidArgument, "linux.resources.memory_swap_limit_in_bytes: memory and swap together, %d, are below memory alone, %d", both, limit)
+	}
 	out.CPU = cpu(r)
 	out.Memory = memory(r, f)
+	if err := checkCPU(r); err != nil {
+		return nil, err
+	}
 	for _, h := range r.HugepageLimits {
-		if h.GetPageSize() == "" || strings.ContainsAny(h.PageSize, "/\x00") {
-			return nil, errs.New(errs.InvalidArgument, "linux.resources.hugepage_limits.page_size: bad size %q", h.GetPageSize())
+		if !pageSize.MatchString(h.GetPageSize()) {
+			return nil, errs.New(errs.InvalidArgument, "linux.resources.hugepage_limits.page_size: bad size %.80q, want one like 2MB", h.GetPageSize())
 		}
 		out.HugepageLimits = append(out.HugepageLimits, specs.LinuxHugepageLimit{Pagesize: h.PageSize, Limit: h.Limit})
 	}
@@ -45,6 +55,33 @@ func Resources(r *runtimeapi.LinuxContainerResources, f Facts) (*specs.LinuxReso
 		out.Unified[key] = value
 	}
 	return out, nil
+}
+
+// What the kernel's bandwidth control takes, in µs (sched-bwc.rst).
+const (
+	minPeriod = 1_000
+	maxPeriod = 1_000_000
+	minQuota  = 1_000
+	maxQuota  = 1<<44 - 1
+)
+
+// cpuList is a list of processors or nodes as cpuset(7) has it: "0-3,7", also with a stride "0-7:2/4".
+var cpuList = regexp.MustCompile(`^\s*\d{1,5}(-\d{1,5}(:\d{1,5}/\d{1,5})?)?(,\d{1,5}(-\d{1,5}(:\d{1,5}/\d{1,5})?)?)*\s*$`)
+
+// checkCPU refuses what the kernel would, in the request's words.
+func checkCPU(r *runtimeapi.LinuxContainerResources) error {
+	if p := r.CpuPeriod; p != 0 && (p < minPeriod || p > maxPeriod) {
+		return errs.New(errs.InvalidArgument, "linux.resources.cpu_period: %d µs are not from %d to %d", p, minPeriod, maxPeriod)
+	}
+	if q := r.CpuQuota; q > 0 && (q < minQuota || q > maxQuota) {
+		return errs.New(errs.InvalidArgument, "linux.resources.cpu_quota: %d µs are not from %d to %d", q, minQuota, int64(maxQuota))
+	}
+	for field, list := range map[string]string{"cpuset_cpus": r.CpusetCpus, "cpuset_mems": r.CpusetMems} {
+		if list != "" && !cpuList.MatchString(list) {
+			return errs.New(errs.InvalidArgument, "linux.resources.%s: %.80q is no list like 0-3,7", field, list)
+		}
+	}
+	return nil
 }
 
 func cpu(r *runtimeapi.LinuxContainerResources) *specs.LinuxCPU {

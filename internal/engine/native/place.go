@@ -126,7 +126,7 @@ func (r *root) workingDirectory(dir string) error {
 	}
 	t, err := locate(r.fd, clean)
 	if err != nil {
-		return fmt.Errorf("make working directory: %w", err)
+		return fmt.Errorf("make working directory (working_dir): %w", linux.Refused(err))
 	}
 	if over := r.over(t.path); over != nil {
 		if over.kind == volume && over.path != t.path {
@@ -138,7 +138,7 @@ func (r *root) workingDirectory(dir string) error {
 		return nil
 	}
 	if err := r.users.makeTarget(r.fd, t, true); err != nil {
-		return fmt.Errorf("make working directory: %w", err)
+		return fmt.Errorf("make working directory (working_dir): %w", linux.Refused(err))
 	}
 	return nil
 }

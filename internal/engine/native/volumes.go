@@ -145,12 +145,12 @@ func cloneOfHost(source string, o options) (*linux.FD, error) {
 	at, err := linux.OpenPath(source)
 	if errors.Is(err, syscall.ENOENT) {
 		if err := os.MkdirAll(source, 0o755); err != nil {
-			return nil, fmt.Errorf("make missing volume: %w", err)
+			return nil, fmt.Errorf("host_path: make missing volume: %w", linux.Refused(err))
 		}
 		at, err = linux.OpenPath(source)
 	}
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("host_path: %w", linux.Refused(err))
 	}
 	defer at.Close()
 	if o.propagation == msSlave || o.propagation == msShared {

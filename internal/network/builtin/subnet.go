@@ -54,13 +54,17 @@ func (s *settings) save(dir string) error {
 	return durable.Write(settingsPath(dir), settingsKind, s, durable.Options{Sync: true})
 }
 
+// shortestPrefix is the biggest network for pods there can be: one that holds loopback, multicast or everybody is a slip.
+const shortestPrefix = 8
+
 // parseSubnet checks a network from the configuration or from the kubelet.
 func parseSubnet(text string) (netip.Prefix, error) {
 	p, err := netip.ParsePrefix(strings.TrimSpace(text))
 	if err != nil {
 		return p, errs.New(errs.InvalidArgument, "subnet %q: %w", text, err)
 	}
-	if p.Addr().Is4In6() || p.Addr().IsLoopback() || p.Addr().IsMulticast() || p.Addr().IsUnspecified() {
+	a := p.Masked().Addr()
+	if a.Is4In6() || a.IsLoopback() || a.IsMulticast() || a.IsUnspecified() || a.IsLinkLocalUnicast() || p.Bits() < shortestPrefix {
 		return p, errs.New(errs.InvalidArgument, "subnet %q: not a network for pods", text)
 	}
 	if lease.Count([]netip.Prefix{p}) == 0 {
