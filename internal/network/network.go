@@ -84,8 +84,16 @@ func (n *Network) SetPodCIDR(cidr string) error { return n.builtin.SetPodCIDR(ci
 
 // Reconcile removes leases, links and port mappings of sandboxes that are not live, puts back what live ones miss at the host, and
 // tells what it found and mended.
-func (n *Network) Reconcile(ctx context.Context, live func(sandboxID string) bool) ([]string, error) {
+func (n *Network) Reconcile(ctx context.Context, live func(sandboxID string) bool) ([]Difference, error) {
 	return n.builtin.Reconcile(ctx, live)
+}
+
+// Difference is something at the host that is not as it should be, and what mends it.
+type Difference = builtin.Difference
+
+// Examine tells what Reconcile would mend, and changes nothing.
+func (n *Network) Examine(ctx context.Context, live func(sandboxID string) bool) ([]Difference, error) {
+	return n.builtin.Examine(ctx, live)
 }
 
 // Teardown removes bridge, table, leases and links: uninstalling. The network is of no use afterwards except to Close.

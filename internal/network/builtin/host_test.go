@@ -128,7 +128,7 @@ func TestTheKubeletsPodCIDR(t *testing.T) {
 	m.detach(b, "new")
 	m.detach(b, "old")
 	found, err := b.Reconcile(t.Context(), none)
-	if err != nil || len(found) == 0 || !strings.Contains(found[0], "former pod network") {
+	if err != nil || len(found) == 0 || !strings.Contains(told(found), "former pod network") {
 		t.Errorf("addresses of former networks: %q, %v", found, err)
 	}
 	m.clean(b)

@@ -210,7 +210,7 @@ func TestACrashAtEachStepIsMended(t *testing.T) {
 			crash()
 			next = m.open()
 			found, err := next.Reconcile(t.Context(), none)
-			if err != nil || len(found) != 1 || !strings.Contains(found[0], "one") {
+			if err != nil || len(found) != 1 || !strings.Contains(told(found), "one") {
 				t.Errorf("reconciling found %q, %v, want the lease", found, err)
 			}
 			m.clean(next)
@@ -317,6 +317,15 @@ func TestAddressesAreGivenAgainAsLateAsPossible(t *testing.T) {
 	m.clean(b)
 }
 
+// told is what differences say, a line each.
+func told(found []Difference) string {
+	var lines []string
+	for _, d := range found {
+		lines = append(lines, d.String())
+	}
+	return strings.Join(lines, "\n")
+}
+
 func TestReconcileMendsWhatOthersBroke(t *testing.T) {
 	port := endpoint.PortMapping{ContainerPort: 80, HostPort: 8080}
 	nft := func(m *machine, do func(c *nftables.Conn, table *nftables.Table)) {
@@ -336,12 +345,12 @@ func TestReconcileMendsWhatOthersBroke(t *testing.T) {
 	}{
 		{"the table was flushed with all rules", func(m *machine, b *Bridge, p *pod) {
 			nft(m, func(c *nftables.Conn, _ *nftables.Table) { c.FlushRuleset() })
-		}, "was gone"},
+		}, "is gone"},
 		{"an element was removed", func(m *machine, b *Bridge, p *pod) {
 			nft(m, func(c *nftables.Conn, table *nftables.Table) {
 				c.FlushSet(&nftables.Set{Name: "anyports4", Table: table})
 			})
-		}, "added missing port 8080"},
+		}, "misses port 8080"},
 		{"an element was added", func(m *machine, b *Bridge, p *pod) {
 			nft(m, func(c *nftables.Conn, table *nftables.Table) {
 				key := []byte{6, 0, 0, 0, 0, 99, 0, 0}
@@ -355,12 +364,12 @@ func TestReconcileMendsWhatOthersBroke(t *testing.T) {
 			if err := b.host.Do(rtnl.DeleteLink(b.name)); err != nil {
 				t.Error(err)
 			}
-		}, "bridge fermata0: was gone"},
+		}, "bridge fermata0: is gone"},
 		{"the gateway's address was deleted", func(m *machine, b *Bridge, p *pod) {
 			if err := b.host.Do(rtnl.DeleteAddress(b.name, b.index, netip.PrefixFrom(p.Gateways[0], 16))); err != nil {
 				t.Error(err)
 			}
-		}, "missing address"},
+		}, "misses address"},
 		{"forwarding was turned off", func(m *machine, b *Bridge, p *pod) {
 			m.setSysctl(forwarding4, "0")
 			if err := b.Status(); !errs.Is(err, errs.Unavailable) {
@@ -371,7 +380,7 @@ func TestReconcileMendsWhatOthersBroke(t *testing.T) {
 			if err := b.host.Do(rtnl.SetMaster(p.HostInterface, 0)); err != nil {
 				t.Error(err)
 			}
-		}, "was no port"},
+		}, "is no port"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			m := newMachine(t)
@@ -379,9 +388,18 @@ func TestReconcileMendsWhatOthersBroke(t *testing.T) {
 			p := m.attach(b, "one", port)
 			m.serve(p.ns, "tcp", 80, "one")
 			c.destroy(m, b, p)
+			for range 2 { // looking changes nothing
+				examined, err := b.Examine(t.Context(), all)
+				if err != nil || !strings.Contains(told(examined), c.found) {
+					t.Errorf("examined %q, %v, want %q", examined, err, c.found)
+				}
+			}
 			found, err := b.Reconcile(t.Context(), all)
-			if err != nil || !strings.Contains(strings.Join(found, "\n"), c.found) {
+			if err != nil || !strings.Contains(told(found), c.found) {
 				t.Errorf("found %q, %v, want %q", found, err, c.found)
+			}
+			if examined, err := b.Examine(t.Context(), all); err != nil || len(examined) != 0 {
+				t.Errorf("examined after mending: %q, %v", examined, err)
 			}
 			m.wants("after mending", m.outside, "tcp", hostIP4, 8080, "one", outsideIP4)
 			m.wants("after mending, by 127.0.0.1", m.host, "tcp", netip.MustParseAddr("127.0.0.1"), 8080, "one", nothing)
@@ -428,7 +446,7 @@ func TestRecordsThatAreLostOrBroken(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	text := strings.Join(found, "\n")
+	text := told(found)
 	for _, want := range []string{"broken.json", lost.HostInterface, broken.HostInterface} {
 		if !strings.Contains(text, want) {
 			t.Errorf("found %q, want %q in it", found, want)

@@ -206,16 +206,16 @@ func (t *Table) Delete() error {
 	return nil
 }
 
-// Mend compares the kernel's table with what it should be, makes it anew if they differ, and says how they did.
-func (t *Table) Mend() ([]string, error) {
+// Differences compares the kernel's table with what it should be and says how they differ; with mend it makes it anew if they do.
+func (t *Table) Differences(mend bool) ([]string, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	found, err := t.differences()
 	if err != nil {
 		return nil, fmt.Errorf("read nft table %s: %w", t.name, err)
 	}
-	if found == nil {
-		return nil, nil
+	if found == nil || !mend {
+		return found, nil
 	}
 	if err := t.rebuild(); err != nil {
 		return nil, fmt.Errorf("make nft table %s anew: %w", t.name, err)
@@ -226,7 +226,7 @@ func (t *Table) Mend() ([]string, error) {
 // differences tells what the kernel's table has too much and too little.
 func (t *Table) differences() ([]string, error) {
 	if there, err := t.exists(); err != nil || !there {
-		return []string{"nft table " + t.name + ": was gone, made anew"}, err
+		return []string{"nft table " + t.name + ": is gone"}, err
 	}
 	want := map[entry]bool{}
 	for _, e := range t.registry.all() {
@@ -236,7 +236,7 @@ func (t *Table) differences() ([]string, error) {
 	for _, s := range []*nftables.Set{t.rules.ports4, t.rules.anyports4, t.rules.ports6, t.rules.anyports6} {
 		elements, err := t.conn.GetSetElements(s)
 		if err != nil { // no map of that name, most likely: then the table is not as we make it
-			return []string{fmt.Sprintf("nft table %s: map %s cannot be read (%v), made anew", t.name, s.Name, err)}, t.redial()
+			return []string{fmt.Sprintf("nft table %s: map %s cannot be read (%v)", t.name, s.Name, err)}, t.redial()
 		}
 		for _, v := range elements {
 			e, ok := parse(v, s == t.rules.ports6 || s == t.rules.anyports6)
@@ -244,11 +244,11 @@ func (t *Table) differences() ([]string, error) {
 				delete(want, e)
 				continue
 			}
-			found = append(found, fmt.Sprintf("nft table %s: removed port %d of sandbox %q, which is not there", t.name, e.HostPort, e.Owner))
+			found = append(found, fmt.Sprintf("nft table %s: has port %d of sandbox %q, which is not there", t.name, e.HostPort, e.Owner))
 		}
 	}
 	for e := range want {
-		found = append(found, fmt.Sprintf("nft table %s: added missing port %d of sandbox %s", t.name, e.HostPort, e.Owner))
+		found = append(found, fmt.Sprintf("nft table %s: misses port %d of sandbox %s", t.name, e.HostPort, e.Owner))
 	}
 	return found, nil
 }
