@@ -41,7 +41,7 @@ func commands() []*command {
 		&daemonCommand, &runPod,
 		&podsCommand, &psCommand, &logsCommand, &execCommand, &attachCommand, &portForwardCommand, &inspectCommand, &nsCommand, &stopCommand, &rmCommand,
 		&imagesCommand, &pullCommand, &loadCommand, &saveCommand, &rmiCommand,
-		&infoCommand, &versionCommand, &configCommand,
+		&infoCommand, &doctorCommand, &versionCommand, &configCommand,
 	}
 }
 

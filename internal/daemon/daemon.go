@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -227,19 +228,20 @@ func (p *parts) serve(ctx context.Context) error {
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: time.Second, PermitWithoutStream: true}))
 	server := grpc.NewServer(options...)
 	cri.Register(server, p.pods, p.images, p.node, p.streams)
-	own := service.Register(server, service.Options{Version: Version, Config: p.cfg, Images: p.images, Pods: p.pods})
+	own := service.Register(server, service.Options{Version: Version, Config: p.cfg, Images: p.images, Pods: p.pods, Checks: p.checks(), Notes: p.notes})
 	defer p.serveCadvisor()()
 	failed := make(chan error, 1)
 	go func() { failed <- server.Serve(p.listener) }()
 	watching, stopWatching := context.WithCancel(ctx)
 	defer stopWatching()
-	watched := make(chan struct{})
-	go func() { p.watchKeeper(watching); close(watched) }()
+	var watchers sync.WaitGroup
+	watchers.Go(func() { p.watchKeeper(watching) })
+	watchers.Go(func() { p.reconcile(watching) })
 	select {
 	case <-ctx.Done():
 	case err := <-failed:
 		stopWatching() // before the connection is closed: that is no keeper's end
-		<-watched
+		watchers.Wait()
 		return fmt.Errorf("serve: %w", err)
 	}
 	p.pods.EndEvents() // whose streams would never end
@@ -253,7 +255,8 @@ func (p *parts) serve(ctx context.Context) error {
 		<-stopped
 	}
 	<-failed
-	<-watched
+	stopWatching()
+	watchers.Wait()
 	return p.leave()
 }
 

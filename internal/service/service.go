@@ -17,6 +17,7 @@ import (
 
 	fermatav1 "fermata/api/fermata/v1"
 	"fermata/internal/config"
+	"fermata/internal/doctor"
 	"fermata/internal/image"
 	"fermata/internal/pod"
 )
@@ -28,6 +29,9 @@ type Options struct {
 	Config  *config.Config
 	Images  *image.Store
 	Pods    *pod.Manager
+	// Checks are what Doctor looks at; Notes say what the machine has and lacks.
+	Checks []doctor.Check
+	Notes  func() []string
 }
 
 // Service answers fermata.v1 until End.
@@ -36,6 +40,8 @@ type Service struct {
 	version string
 	cfg     *config.Config
 	images  *image.Store
+	checks  []doctor.Check
+	notes   func() []string
 	runtime Runtime
 	ctx     context.Context // ends with End; sessions' do
 	end     context.CancelFunc
@@ -44,7 +50,7 @@ type Service struct {
 // Register makes the service part of a server.
 func Register(s *grpc.Server, o Options) *Service {
 	ctx, end := context.WithCancel(context.Background())
-	all := &Service{version: o.Version, cfg: o.Config, images: o.Images, runtime: o.Pods, ctx: ctx, end: end}
+	all := &Service{version: o.Version, cfg: o.Config, images: o.Images, checks: o.Checks, notes: o.Notes, runtime: o.Pods, ctx: ctx, end: end}
 	fermatav1.RegisterFermataServer(s, all)
 	return all
 }

@@ -73,6 +73,11 @@ func (w *world) end(t *testing.T) {
 			t.Errorf("start again: %v", err)
 		}
 	}
+	if w.Kind == "fermata" {
+		if said, err := w.Doctor(ctx); err != nil {
+			t.Errorf("doctor: %v\n%s", err, said)
+		}
+	}
 	if w.before != nil {
 		w.checkNothingLeft(ctx, t)
 	}

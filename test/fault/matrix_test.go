@@ -55,6 +55,9 @@ func TestEveryStepSurvivesEveryFault(t *testing.T) {
 				if err := b.unharmed(t.Context()); err != nil {
 					t.Fatalf("the bystander: %v", err)
 				}
+				if said, err := w.Doctor(t.Context()); err != nil {
+					t.Errorf("doctor: %v\n%s", err, said)
+				}
 				left, err := w.left(t.Context())
 				check(t, err)
 				if len(left) > 0 {

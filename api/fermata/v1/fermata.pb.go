@@ -141,6 +141,204 @@ func (x *VersionResponse) GetInstance() string {
 	return ""
 }
 
+type DoctorRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Mend what can be mended.
+	Repair        bool `protobuf:"varint,1,opt,name=repair,proto3" json:"repair,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DoctorRequest) Reset() {
+	*x = DoctorRequest{}
+	mi := &file_fermata_v1_fermata_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DoctorRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DoctorRequest) ProtoMessage() {}
+
+func (x *DoctorRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_fermata_v1_fermata_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DoctorRequest.ProtoReflect.Descriptor instead.
+func (*DoctorRequest) Descriptor() ([]byte, []int) {
+	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *DoctorRequest) GetRepair() bool {
+	if x != nil {
+		return x.Repair
+	}
+	return false
+}
+
+type DoctorResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What is not as it should be; empty when all is well.
+	Findings []*Finding `protobuf:"bytes,1,rep,name=findings,proto3" json:"findings,omitempty"`
+	// What could not be looked at, and why.
+	Failed []string `protobuf:"bytes,2,rep,name=failed,proto3" json:"failed,omitempty"`
+	// What the machine has and lacks, for a person to know.
+	Notes         []string `protobuf:"bytes,3,rep,name=notes,proto3" json:"notes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DoctorResponse) Reset() {
+	*x = DoctorResponse{}
+	mi := &file_fermata_v1_fermata_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DoctorResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DoctorResponse) ProtoMessage() {}
+
+func (x *DoctorResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_fermata_v1_fermata_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DoctorResponse.ProtoReflect.Descriptor instead.
+func (*DoctorResponse) Descriptor() ([]byte, []int) {
+	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *DoctorResponse) GetFindings() []*Finding {
+	if x != nil {
+		return x.Findings
+	}
+	return nil
+}
+
+func (x *DoctorResponse) GetFailed() []string {
+	if x != nil {
+		return x.Failed
+	}
+	return nil
+}
+
+func (x *DoctorResponse) GetNotes() []string {
+	if x != nil {
+		return x.Notes
+	}
+	return nil
+}
+
+// Finding is one difference between what is recorded and what there is.
+type Finding struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// "pods", "network", "images", "files", "mounts".
+	Area string `protobuf:"bytes,1,opt,name=area,proto3" json:"area,omitempty"`
+	// What it is about.
+	Object  string `protobuf:"bytes,2,opt,name=object,proto3" json:"object,omitempty"`
+	Problem string `protobuf:"bytes,3,opt,name=problem,proto3" json:"problem,omitempty"`
+	// What mends it, or what a person has to do.
+	Remedy string `protobuf:"bytes,4,opt,name=remedy,proto3" json:"remedy,omitempty"`
+	// Whether it was mended; only when that was asked for.
+	Repaired bool `protobuf:"varint,5,opt,name=repaired,proto3" json:"repaired,omitempty"`
+	// Why it was not: the error, or empty where only a person can mend it.
+	Error         string `protobuf:"bytes,6,opt,name=error,proto3" json:"error,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Finding) Reset() {
+	*x = Finding{}
+	mi := &file_fermata_v1_fermata_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Finding) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Finding) ProtoMessage() {}
+
+func (x *Finding) ProtoReflect() protoreflect.Message {
+	mi := &file_fermata_v1_fermata_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Finding.ProtoReflect.Descriptor instead.
+func (*Finding) Descriptor() ([]byte, []int) {
+	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *Finding) GetArea() string {
+	if x != nil {
+		return x.Area
+	}
+	return ""
+}
+
+func (x *Finding) GetObject() string {
+	if x != nil {
+		return x.Object
+	}
+	return ""
+}
+
+func (x *Finding) GetProblem() string {
+	if x != nil {
+		return x.Problem
+	}
+	return ""
+}
+
+func (x *Finding) GetRemedy() string {
+	if x != nil {
+		return x.Remedy
+	}
+	return ""
+}
+
+func (x *Finding) GetRepaired() bool {
+	if x != nil {
+		return x.Repaired
+	}
+	return false
+}
+
+func (x *Finding) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
 type LoadImageRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The archive's next bytes: an OCI image layout or a docker-archive as tar, also gzip or zstd compressed.
@@ -153,7 +351,7 @@ type LoadImageRequest struct {
 
 func (x *LoadImageRequest) Reset() {
 	*x = LoadImageRequest{}
-	mi := &file_fermata_v1_fermata_proto_msgTypes[2]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -165,7 +363,7 @@ func (x *LoadImageRequest) String() string {
 func (*LoadImageRequest) ProtoMessage() {}
 
 func (x *LoadImageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fermata_v1_fermata_proto_msgTypes[2]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -178,7 +376,7 @@ func (x *LoadImageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LoadImageRequest.ProtoReflect.Descriptor instead.
 func (*LoadImageRequest) Descriptor() ([]byte, []int) {
-	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{2}
+	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *LoadImageRequest) GetChunk() []byte {
@@ -207,7 +405,7 @@ type LoadImageResponse struct {
 
 func (x *LoadImageResponse) Reset() {
 	*x = LoadImageResponse{}
-	mi := &file_fermata_v1_fermata_proto_msgTypes[3]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -219,7 +417,7 @@ func (x *LoadImageResponse) String() string {
 func (*LoadImageResponse) ProtoMessage() {}
 
 func (x *LoadImageResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fermata_v1_fermata_proto_msgTypes[3]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -232,7 +430,7 @@ func (x *LoadImageResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LoadImageResponse.ProtoReflect.Descriptor instead.
 func (*LoadImageResponse) Descriptor() ([]byte, []int) {
-	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{3}
+	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *LoadImageResponse) GetReferences() []string {
@@ -262,7 +460,7 @@ type PullImageRequest struct {
 
 func (x *PullImageRequest) Reset() {
 	*x = PullImageRequest{}
-	mi := &file_fermata_v1_fermata_proto_msgTypes[4]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -274,7 +472,7 @@ func (x *PullImageRequest) String() string {
 func (*PullImageRequest) ProtoMessage() {}
 
 func (x *PullImageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fermata_v1_fermata_proto_msgTypes[4]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -287,7 +485,7 @@ func (x *PullImageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PullImageRequest.ProtoReflect.Descriptor instead.
 func (*PullImageRequest) Descriptor() ([]byte, []int) {
-	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{4}
+	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *PullImageRequest) GetImage() string {
@@ -327,7 +525,7 @@ type PullImageResponse struct {
 
 func (x *PullImageResponse) Reset() {
 	*x = PullImageResponse{}
-	mi := &file_fermata_v1_fermata_proto_msgTypes[5]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -339,7 +537,7 @@ func (x *PullImageResponse) String() string {
 func (*PullImageResponse) ProtoMessage() {}
 
 func (x *PullImageResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fermata_v1_fermata_proto_msgTypes[5]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -352,7 +550,7 @@ func (x *PullImageResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PullImageResponse.ProtoReflect.Descriptor instead.
 func (*PullImageResponse) Descriptor() ([]byte, []int) {
-	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{5}
+	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *PullImageResponse) GetBytes() uint64 {
@@ -400,7 +598,7 @@ type ExportImageRequest struct {
 
 func (x *ExportImageRequest) Reset() {
 	*x = ExportImageRequest{}
-	mi := &file_fermata_v1_fermata_proto_msgTypes[6]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -412,7 +610,7 @@ func (x *ExportImageRequest) String() string {
 func (*ExportImageRequest) ProtoMessage() {}
 
 func (x *ExportImageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fermata_v1_fermata_proto_msgTypes[6]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -425,7 +623,7 @@ func (x *ExportImageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExportImageRequest.ProtoReflect.Descriptor instead.
 func (*ExportImageRequest) Descriptor() ([]byte, []int) {
-	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{6}
+	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ExportImageRequest) GetImage() string {
@@ -445,7 +643,7 @@ type ExportImageResponse struct {
 
 func (x *ExportImageResponse) Reset() {
 	*x = ExportImageResponse{}
-	mi := &file_fermata_v1_fermata_proto_msgTypes[7]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -457,7 +655,7 @@ func (x *ExportImageResponse) String() string {
 func (*ExportImageResponse) ProtoMessage() {}
 
 func (x *ExportImageResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fermata_v1_fermata_proto_msgTypes[7]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -470,7 +668,7 @@ func (x *ExportImageResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExportImageResponse.ProtoReflect.Descriptor instead.
 func (*ExportImageResponse) Descriptor() ([]byte, []int) {
-	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{7}
+	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ExportImageResponse) GetChunk() []byte {
@@ -493,7 +691,7 @@ type ExecRequest struct {
 
 func (x *ExecRequest) Reset() {
 	*x = ExecRequest{}
-	mi := &file_fermata_v1_fermata_proto_msgTypes[8]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -505,7 +703,7 @@ func (x *ExecRequest) String() string {
 func (*ExecRequest) ProtoMessage() {}
 
 func (x *ExecRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fermata_v1_fermata_proto_msgTypes[8]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -518,7 +716,7 @@ func (x *ExecRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecRequest.ProtoReflect.Descriptor instead.
 func (*ExecRequest) Descriptor() ([]byte, []int) {
-	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{8}
+	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ExecRequest) GetMessage() isExecRequest_Message {
@@ -579,7 +777,7 @@ type ExecStart struct {
 
 func (x *ExecStart) Reset() {
 	*x = ExecStart{}
-	mi := &file_fermata_v1_fermata_proto_msgTypes[9]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -591,7 +789,7 @@ func (x *ExecStart) String() string {
 func (*ExecStart) ProtoMessage() {}
 
 func (x *ExecStart) ProtoReflect() protoreflect.Message {
-	mi := &file_fermata_v1_fermata_proto_msgTypes[9]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -604,7 +802,7 @@ func (x *ExecStart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecStart.ProtoReflect.Descriptor instead.
 func (*ExecStart) Descriptor() ([]byte, []int) {
-	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{9}
+	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ExecStart) GetContainerId() string {
@@ -653,7 +851,7 @@ type TerminalSize struct {
 
 func (x *TerminalSize) Reset() {
 	*x = TerminalSize{}
-	mi := &file_fermata_v1_fermata_proto_msgTypes[10]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -665,7 +863,7 @@ func (x *TerminalSize) String() string {
 func (*TerminalSize) ProtoMessage() {}
 
 func (x *TerminalSize) ProtoReflect() protoreflect.Message {
-	mi := &file_fermata_v1_fermata_proto_msgTypes[10]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -678,7 +876,7 @@ func (x *TerminalSize) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TerminalSize.ProtoReflect.Descriptor instead.
 func (*TerminalSize) Descriptor() ([]byte, []int) {
-	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{10}
+	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *TerminalSize) GetColumns() uint32 {
@@ -710,7 +908,7 @@ type Input struct {
 
 func (x *Input) Reset() {
 	*x = Input{}
-	mi := &file_fermata_v1_fermata_proto_msgTypes[11]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -722,7 +920,7 @@ func (x *Input) String() string {
 func (*Input) ProtoMessage() {}
 
 func (x *Input) ProtoReflect() protoreflect.Message {
-	mi := &file_fermata_v1_fermata_proto_msgTypes[11]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -735,7 +933,7 @@ func (x *Input) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Input.ProtoReflect.Descriptor instead.
 func (*Input) Descriptor() ([]byte, []int) {
-	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{11}
+	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Input) GetInput() isInput_Input {
@@ -811,7 +1009,7 @@ type ExecResponse struct {
 
 func (x *ExecResponse) Reset() {
 	*x = ExecResponse{}
-	mi := &file_fermata_v1_fermata_proto_msgTypes[12]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -823,7 +1021,7 @@ func (x *ExecResponse) String() string {
 func (*ExecResponse) ProtoMessage() {}
 
 func (x *ExecResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fermata_v1_fermata_proto_msgTypes[12]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -836,7 +1034,7 @@ func (x *ExecResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecResponse.ProtoReflect.Descriptor instead.
 func (*ExecResponse) Descriptor() ([]byte, []int) {
-	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{12}
+	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ExecResponse) GetMessage() isExecResponse_Message {
@@ -909,7 +1107,7 @@ type AttachRequest struct {
 
 func (x *AttachRequest) Reset() {
 	*x = AttachRequest{}
-	mi := &file_fermata_v1_fermata_proto_msgTypes[13]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -921,7 +1119,7 @@ func (x *AttachRequest) String() string {
 func (*AttachRequest) ProtoMessage() {}
 
 func (x *AttachRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fermata_v1_fermata_proto_msgTypes[13]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -934,7 +1132,7 @@ func (x *AttachRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachRequest.ProtoReflect.Descriptor instead.
 func (*AttachRequest) Descriptor() ([]byte, []int) {
-	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{13}
+	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *AttachRequest) GetMessage() isAttachRequest_Message {
@@ -991,7 +1189,7 @@ type AttachStart struct {
 
 func (x *AttachStart) Reset() {
 	*x = AttachStart{}
-	mi := &file_fermata_v1_fermata_proto_msgTypes[14]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1003,7 +1201,7 @@ func (x *AttachStart) String() string {
 func (*AttachStart) ProtoMessage() {}
 
 func (x *AttachStart) ProtoReflect() protoreflect.Message {
-	mi := &file_fermata_v1_fermata_proto_msgTypes[14]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1016,7 +1214,7 @@ func (x *AttachStart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachStart.ProtoReflect.Descriptor instead.
 func (*AttachStart) Descriptor() ([]byte, []int) {
-	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{14}
+	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *AttachStart) GetContainerId() string {
@@ -1054,7 +1252,7 @@ type AttachResponse struct {
 
 func (x *AttachResponse) Reset() {
 	*x = AttachResponse{}
-	mi := &file_fermata_v1_fermata_proto_msgTypes[15]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1066,7 +1264,7 @@ func (x *AttachResponse) String() string {
 func (*AttachResponse) ProtoMessage() {}
 
 func (x *AttachResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fermata_v1_fermata_proto_msgTypes[15]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1079,7 +1277,7 @@ func (x *AttachResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachResponse.ProtoReflect.Descriptor instead.
 func (*AttachResponse) Descriptor() ([]byte, []int) {
-	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{15}
+	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *AttachResponse) GetMessage() isAttachResponse_Message {
@@ -1149,7 +1347,7 @@ type Attached struct {
 
 func (x *Attached) Reset() {
 	*x = Attached{}
-	mi := &file_fermata_v1_fermata_proto_msgTypes[16]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1161,7 +1359,7 @@ func (x *Attached) String() string {
 func (*Attached) ProtoMessage() {}
 
 func (x *Attached) ProtoReflect() protoreflect.Message {
-	mi := &file_fermata_v1_fermata_proto_msgTypes[16]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1174,7 +1372,7 @@ func (x *Attached) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Attached.ProtoReflect.Descriptor instead.
 func (*Attached) Descriptor() ([]byte, []int) {
-	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{16}
+	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Attached) GetTty() bool {
@@ -1205,7 +1403,7 @@ type PortForwardRequest struct {
 
 func (x *PortForwardRequest) Reset() {
 	*x = PortForwardRequest{}
-	mi := &file_fermata_v1_fermata_proto_msgTypes[17]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1217,7 +1415,7 @@ func (x *PortForwardRequest) String() string {
 func (*PortForwardRequest) ProtoMessage() {}
 
 func (x *PortForwardRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fermata_v1_fermata_proto_msgTypes[17]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1230,7 +1428,7 @@ func (x *PortForwardRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PortForwardRequest.ProtoReflect.Descriptor instead.
 func (*PortForwardRequest) Descriptor() ([]byte, []int) {
-	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{17}
+	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *PortForwardRequest) GetMessage() isPortForwardRequest_Message {
@@ -1301,7 +1499,7 @@ type PortForwardStart struct {
 
 func (x *PortForwardStart) Reset() {
 	*x = PortForwardStart{}
-	mi := &file_fermata_v1_fermata_proto_msgTypes[18]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1313,7 +1511,7 @@ func (x *PortForwardStart) String() string {
 func (*PortForwardStart) ProtoMessage() {}
 
 func (x *PortForwardStart) ProtoReflect() protoreflect.Message {
-	mi := &file_fermata_v1_fermata_proto_msgTypes[18]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1326,7 +1524,7 @@ func (x *PortForwardStart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PortForwardStart.ProtoReflect.Descriptor instead.
 func (*PortForwardStart) Descriptor() ([]byte, []int) {
-	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{18}
+	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *PortForwardStart) GetPodId() string {
@@ -1356,7 +1554,7 @@ type PortForwardResponse struct {
 
 func (x *PortForwardResponse) Reset() {
 	*x = PortForwardResponse{}
-	mi := &file_fermata_v1_fermata_proto_msgTypes[19]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1368,7 +1566,7 @@ func (x *PortForwardResponse) String() string {
 func (*PortForwardResponse) ProtoMessage() {}
 
 func (x *PortForwardResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fermata_v1_fermata_proto_msgTypes[19]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1381,7 +1579,7 @@ func (x *PortForwardResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PortForwardResponse.ProtoReflect.Descriptor instead.
 func (*PortForwardResponse) Descriptor() ([]byte, []int) {
-	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{19}
+	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *PortForwardResponse) GetMessage() isPortForwardResponse_Message {
@@ -1438,7 +1636,20 @@ const file_fermata_v1_fermata_proto_rawDesc = "" +
 	"\x05build\x18\x02 \x01(\tR\x05build\x12\x10\n" +
 	"\x03pid\x18\x03 \x01(\x05R\x03pid\x12\x12\n" +
 	"\x04root\x18\x04 \x01(\tR\x04root\x12\x1a\n" +
-	"\binstance\x18\x05 \x01(\tR\binstance\"<\n" +
+	"\binstance\x18\x05 \x01(\tR\binstance\"'\n" +
+	"\rDoctorRequest\x12\x16\n" +
+	"\x06repair\x18\x01 \x01(\bR\x06repair\"o\n" +
+	"\x0eDoctorResponse\x12/\n" +
+	"\bfindings\x18\x01 \x03(\v2\x13.fermata.v1.FindingR\bfindings\x12\x16\n" +
+	"\x06failed\x18\x02 \x03(\tR\x06failed\x12\x14\n" +
+	"\x05notes\x18\x03 \x03(\tR\x05notes\"\x99\x01\n" +
+	"\aFinding\x12\x12\n" +
+	"\x04area\x18\x01 \x01(\tR\x04area\x12\x16\n" +
+	"\x06object\x18\x02 \x01(\tR\x06object\x12\x18\n" +
+	"\aproblem\x18\x03 \x01(\tR\aproblem\x12\x16\n" +
+	"\x06remedy\x18\x04 \x01(\tR\x06remedy\x12\x1a\n" +
+	"\brepaired\x18\x05 \x01(\bR\brepaired\x12\x14\n" +
+	"\x05error\x18\x06 \x01(\tR\x05error\"<\n" +
 	"\x10LoadImageRequest\x12\x14\n" +
 	"\x05chunk\x18\x01 \x01(\fR\x05chunk\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\"E\n" +
@@ -1511,9 +1722,10 @@ const file_fermata_v1_fermata_proto_rawDesc = "" +
 	"\x13PortForwardResponse\x12\x14\n" +
 	"\x04data\x18\x01 \x01(\fH\x00R\x04data\x12\x12\n" +
 	"\x03end\x18\x02 \x01(\bH\x00R\x03endB\t\n" +
-	"\amessage2\x8f\x04\n" +
+	"\amessage2\xd0\x04\n" +
 	"\aFermata\x12B\n" +
-	"\aVersion\x12\x1a.fermata.v1.VersionRequest\x1a\x1b.fermata.v1.VersionResponse\x12J\n" +
+	"\aVersion\x12\x1a.fermata.v1.VersionRequest\x1a\x1b.fermata.v1.VersionResponse\x12?\n" +
+	"\x06Doctor\x12\x19.fermata.v1.DoctorRequest\x1a\x1a.fermata.v1.DoctorResponse\x12J\n" +
 	"\tLoadImage\x12\x1c.fermata.v1.LoadImageRequest\x1a\x1d.fermata.v1.LoadImageResponse(\x01\x12J\n" +
 	"\tPullImage\x12\x1c.fermata.v1.PullImageRequest\x1a\x1d.fermata.v1.PullImageResponse0\x01\x12P\n" +
 	"\vExportImage\x12\x1e.fermata.v1.ExportImageRequest\x1a\x1f.fermata.v1.ExportImageResponse0\x01\x12=\n" +
@@ -1533,58 +1745,64 @@ func file_fermata_v1_fermata_proto_rawDescGZIP() []byte {
 	return file_fermata_v1_fermata_proto_rawDescData
 }
 
-var file_fermata_v1_fermata_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
+var file_fermata_v1_fermata_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
 var file_fermata_v1_fermata_proto_goTypes = []any{
 	(*VersionRequest)(nil),      // 0: fermata.v1.VersionRequest
 	(*VersionResponse)(nil),     // 1: fermata.v1.VersionResponse
-	(*LoadImageRequest)(nil),    // 2: fermata.v1.LoadImageRequest
-	(*LoadImageResponse)(nil),   // 3: fermata.v1.LoadImageResponse
-	(*PullImageRequest)(nil),    // 4: fermata.v1.PullImageRequest
-	(*PullImageResponse)(nil),   // 5: fermata.v1.PullImageResponse
-	(*ExportImageRequest)(nil),  // 6: fermata.v1.ExportImageRequest
-	(*ExportImageResponse)(nil), // 7: fermata.v1.ExportImageResponse
-	(*ExecRequest)(nil),         // 8: fermata.v1.ExecRequest
-	(*ExecStart)(nil),           // 9: fermata.v1.ExecStart
-	(*TerminalSize)(nil),        // 10: fermata.v1.TerminalSize
-	(*Input)(nil),               // 11: fermata.v1.Input
-	(*ExecResponse)(nil),        // 12: fermata.v1.ExecResponse
-	(*AttachRequest)(nil),       // 13: fermata.v1.AttachRequest
-	(*AttachStart)(nil),         // 14: fermata.v1.AttachStart
-	(*AttachResponse)(nil),      // 15: fermata.v1.AttachResponse
-	(*Attached)(nil),            // 16: fermata.v1.Attached
-	(*PortForwardRequest)(nil),  // 17: fermata.v1.PortForwardRequest
-	(*PortForwardStart)(nil),    // 18: fermata.v1.PortForwardStart
-	(*PortForwardResponse)(nil), // 19: fermata.v1.PortForwardResponse
+	(*DoctorRequest)(nil),       // 2: fermata.v1.DoctorRequest
+	(*DoctorResponse)(nil),      // 3: fermata.v1.DoctorResponse
+	(*Finding)(nil),             // 4: fermata.v1.Finding
+	(*LoadImageRequest)(nil),    // 5: fermata.v1.LoadImageRequest
+	(*LoadImageResponse)(nil),   // 6: fermata.v1.LoadImageResponse
+	(*PullImageRequest)(nil),    // 7: fermata.v1.PullImageRequest
+	(*PullImageResponse)(nil),   // 8: fermata.v1.PullImageResponse
+	(*ExportImageRequest)(nil),  // 9: fermata.v1.ExportImageRequest
+	(*ExportImageResponse)(nil), // 10: fermata.v1.ExportImageResponse
+	(*ExecRequest)(nil),         // 11: fermata.v1.ExecRequest
+	(*ExecStart)(nil),           // 12: fermata.v1.ExecStart
+	(*TerminalSize)(nil),        // 13: fermata.v1.TerminalSize
+	(*Input)(nil),               // 14: fermata.v1.Input
+	(*ExecResponse)(nil),        // 15: fermata.v1.ExecResponse
+	(*AttachRequest)(nil),       // 16: fermata.v1.AttachRequest
+	(*AttachStart)(nil),         // 17: fermata.v1.AttachStart
+	(*AttachResponse)(nil),      // 18: fermata.v1.AttachResponse
+	(*Attached)(nil),            // 19: fermata.v1.Attached
+	(*PortForwardRequest)(nil),  // 20: fermata.v1.PortForwardRequest
+	(*PortForwardStart)(nil),    // 21: fermata.v1.PortForwardStart
+	(*PortForwardResponse)(nil), // 22: fermata.v1.PortForwardResponse
 }
 var file_fermata_v1_fermata_proto_depIdxs = []int32{
-	9,  // 0: fermata.v1.ExecRequest.start:type_name -> fermata.v1.ExecStart
-	11, // 1: fermata.v1.ExecRequest.input:type_name -> fermata.v1.Input
-	10, // 2: fermata.v1.ExecStart.size:type_name -> fermata.v1.TerminalSize
-	10, // 3: fermata.v1.Input.size:type_name -> fermata.v1.TerminalSize
-	14, // 4: fermata.v1.AttachRequest.start:type_name -> fermata.v1.AttachStart
-	11, // 5: fermata.v1.AttachRequest.input:type_name -> fermata.v1.Input
-	10, // 6: fermata.v1.AttachStart.size:type_name -> fermata.v1.TerminalSize
-	16, // 7: fermata.v1.AttachResponse.attached:type_name -> fermata.v1.Attached
-	18, // 8: fermata.v1.PortForwardRequest.start:type_name -> fermata.v1.PortForwardStart
-	0,  // 9: fermata.v1.Fermata.Version:input_type -> fermata.v1.VersionRequest
-	2,  // 10: fermata.v1.Fermata.LoadImage:input_type -> fermata.v1.LoadImageRequest
-	4,  // 11: fermata.v1.Fermata.PullImage:input_type -> fermata.v1.PullImageRequest
-	6,  // 12: fermata.v1.Fermata.ExportImage:input_type -> fermata.v1.ExportImageRequest
-	8,  // 13: fermata.v1.Fermata.Exec:input_type -> fermata.v1.ExecRequest
-	13, // 14: fermata.v1.Fermata.Attach:input_type -> fermata.v1.AttachRequest
-	17, // 15: fermata.v1.Fermata.PortForward:input_type -> fermata.v1.PortForwardRequest
-	1,  // 16: fermata.v1.Fermata.Version:output_type -> fermata.v1.VersionResponse
-	3,  // 17: fermata.v1.Fermata.LoadImage:output_type -> fermata.v1.LoadImageResponse
-	5,  // 18: fermata.v1.Fermata.PullImage:output_type -> fermata.v1.PullImageResponse
-	7,  // 19: fermata.v1.Fermata.ExportImage:output_type -> fermata.v1.ExportImageResponse
-	12, // 20: fermata.v1.Fermata.Exec:output_type -> fermata.v1.ExecResponse
-	15, // 21: fermata.v1.Fermata.Attach:output_type -> fermata.v1.AttachResponse
-	19, // 22: fermata.v1.Fermata.PortForward:output_type -> fermata.v1.PortForwardResponse
-	16, // [16:23] is the sub-list for method output_type
-	9,  // [9:16] is the sub-list for method input_type
-	9,  // [9:9] is the sub-list for extension type_name
-	9,  // [9:9] is the sub-list for extension extendee
-	0,  // [0:9] is the sub-list for field type_name
+	4,  // 0: fermata.v1.DoctorResponse.findings:type_name -> fermata.v1.Finding
+	12, // 1: fermata.v1.ExecRequest.start:type_name -> fermata.v1.ExecStart
+	14, // 2: fermata.v1.ExecRequest.input:type_name -> fermata.v1.Input
+	13, // 3: fermata.v1.ExecStart.size:type_name -> fermata.v1.TerminalSize
+	13, // 4: fermata.v1.Input.size:type_name -> fermata.v1.TerminalSize
+	17, // 5: fermata.v1.AttachRequest.start:type_name -> fermata.v1.AttachStart
+	14, // 6: fermata.v1.AttachRequest.input:type_name -> fermata.v1.Input
+	13, // 7: fermata.v1.AttachStart.size:type_name -> fermata.v1.TerminalSize
+	19, // 8: fermata.v1.AttachResponse.attached:type_name -> fermata.v1.Attached
+	21, // 9: fermata.v1.PortForwardRequest.start:type_name -> fermata.v1.PortForwardStart
+	0,  // 10: fermata.v1.Fermata.Version:input_type -> fermata.v1.VersionRequest
+	2,  // 11: fermata.v1.Fermata.Doctor:input_type -> fermata.v1.DoctorRequest
+	5,  // 12: fermata.v1.Fermata.LoadImage:input_type -> fermata.v1.LoadImageRequest
+	7,  // 13: fermata.v1.Fermata.PullImage:input_type -> fermata.v1.PullImageRequest
+	9,  // 14: fermata.v1.Fermata.ExportImage:input_type -> fermata.v1.ExportImageRequest
+	11, // 15: fermata.v1.Fermata.Exec:input_type -> fermata.v1.ExecRequest
+	16, // 16: fermata.v1.Fermata.Attach:input_type -> fermata.v1.AttachRequest
+	20, // 17: fermata.v1.Fermata.PortForward:input_type -> fermata.v1.PortForwardRequest
+	1,  // 18: fermata.v1.Fermata.Version:output_type -> fermata.v1.VersionResponse
+	3,  // 19: fermata.v1.Fermata.Doctor:output_type -> fermata.v1.DoctorResponse
+	6,  // 20: fermata.v1.Fermata.LoadImage:output_type -> fermata.v1.LoadImageResponse
+	8,  // 21: fermata.v1.Fermata.PullImage:output_type -> fermata.v1.PullImageResponse
+	10, // 22: fermata.v1.Fermata.ExportImage:output_type -> fermata.v1.ExportImageResponse
+	15, // 23: fermata.v1.Fermata.Exec:output_type -> fermata.v1.ExecResponse
+	18, // 24: fermata.v1.Fermata.Attach:output_type -> fermata.v1.AttachResponse
+	22, // 25: fermata.v1.Fermata.PortForward:output_type -> fermata.v1.PortForwardResponse
+	18, // [18:26] is the sub-list for method output_type
+	10, // [10:18] is the sub-list for method input_type
+	10, // [10:10] is the sub-list for extension type_name
+	10, // [10:10] is the sub-list for extension extendee
+	0,  // [0:10] is the sub-list for field type_name
 }
 
 func init() { file_fermata_v1_fermata_proto_init() }
@@ -1592,35 +1810,35 @@ func file_fermata_v1_fermata_proto_init() {
 	if File_fermata_v1_fermata_proto != nil {
 		return
 	}
-	file_fermata_v1_fermata_proto_msgTypes[8].OneofWrappers = []any{
+	file_fermata_v1_fermata_proto_msgTypes[11].OneofWrappers = []any{
 		(*ExecRequest_Start)(nil),
 		(*ExecRequest_Input)(nil),
 	}
-	file_fermata_v1_fermata_proto_msgTypes[11].OneofWrappers = []any{
+	file_fermata_v1_fermata_proto_msgTypes[14].OneofWrappers = []any{
 		(*Input_Data)(nil),
 		(*Input_End)(nil),
 		(*Input_Size)(nil),
 	}
-	file_fermata_v1_fermata_proto_msgTypes[12].OneofWrappers = []any{
+	file_fermata_v1_fermata_proto_msgTypes[15].OneofWrappers = []any{
 		(*ExecResponse_Stdout)(nil),
 		(*ExecResponse_Stderr)(nil),
 		(*ExecResponse_ExitCode)(nil),
 	}
-	file_fermata_v1_fermata_proto_msgTypes[13].OneofWrappers = []any{
+	file_fermata_v1_fermata_proto_msgTypes[16].OneofWrappers = []any{
 		(*AttachRequest_Start)(nil),
 		(*AttachRequest_Input)(nil),
 	}
-	file_fermata_v1_fermata_proto_msgTypes[15].OneofWrappers = []any{
+	file_fermata_v1_fermata_proto_msgTypes[18].OneofWrappers = []any{
 		(*AttachResponse_Attached)(nil),
 		(*AttachResponse_Stdout)(nil),
 		(*AttachResponse_Stderr)(nil),
 	}
-	file_fermata_v1_fermata_proto_msgTypes[17].OneofWrappers = []any{
+	file_fermata_v1_fermata_proto_msgTypes[20].OneofWrappers = []any{
 		(*PortForwardRequest_Start)(nil),
 		(*PortForwardRequest_Data)(nil),
 		(*PortForwardRequest_End)(nil),
 	}
-	file_fermata_v1_fermata_proto_msgTypes[19].OneofWrappers = []any{
+	file_fermata_v1_fermata_proto_msgTypes[22].OneofWrappers = []any{
 		(*PortForwardResponse_Data)(nil),
 		(*PortForwardResponse_End)(nil),
 	}
@@ -1630,7 +1848,7 @@ func file_fermata_v1_fermata_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_fermata_v1_fermata_proto_rawDesc), len(file_fermata_v1_fermata_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   20,
+			NumMessages:   23,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -24,6 +24,7 @@ const _ = grpc.SupportPackageIsVersion9
 
 const (
 	Fermata_Version_FullMethodName     = "/fermata.v1.Fermata/Version"
+	Fermata_Doctor_FullMethodName      = "/fermata.v1.Fermata/Doctor"
 	Fermata_LoadImage_FullMethodName   = "/fermata.v1.Fermata/LoadImage"
 	Fermata_PullImage_FullMethodName   = "/fermata.v1.Fermata/PullImage"
 	Fermata_ExportImage_FullMethodName = "/fermata.v1.Fermata/ExportImage"
@@ -38,6 +39,8 @@ const (
 type FermataClient interface {
 	// Version says which daemon answers.
 	Version(ctx context.Context, in *VersionRequest, opts ...grpc.CallOption) (*VersionResponse, error)
+	// Doctor compares what is recorded with what the kernel has, and mends what it finds if it is asked to.
+	Doctor(ctx context.Context, in *DoctorRequest, opts ...grpc.CallOption) (*DoctorResponse, error)
 	// LoadImage stores the images of an archive sent in pieces. Nothing is stored when the call fails or the stream breaks.
 	// InvalidArgument: not an archive fermata can read.
 	LoadImage(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[LoadImageRequest, LoadImageResponse], error)
@@ -72,6 +75,16 @@ func (c *fermataClient) Version(ctx context.Context, in *VersionRequest, opts ..
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(VersionResponse)
 	err := c.cc.Invoke(ctx, Fermata_Version_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *fermataClient) Doctor(ctx context.Context, in *DoctorRequest, opts ...grpc.CallOption) (*DoctorResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DoctorResponse)
+	err := c.cc.Invoke(ctx, Fermata_Doctor_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -174,6 +187,8 @@ type Fermata_PortForwardClient = grpc.BidiStreamingClient[PortForwardRequest, Po
 type FermataServer interface {
 	// Version says which daemon answers.
 	Version(context.Context, *VersionRequest) (*VersionResponse, error)
+	// Doctor compares what is recorded with what the kernel has, and mends what it finds if it is asked to.
+	Doctor(context.Context, *DoctorRequest) (*DoctorResponse, error)
 	// LoadImage stores the images of an archive sent in pieces. Nothing is stored when the call fails or the stream breaks.
 	// InvalidArgument: not an archive fermata can read.
 	LoadImage(grpc.ClientStreamingServer[LoadImageRequest, LoadImageResponse]) error
@@ -206,6 +221,9 @@ type UnimplementedFermataServer struct{}
 
 func (UnimplementedFermataServer) Version(context.Context, *VersionRequest) (*VersionResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Version not implemented")
+}
+func (UnimplementedFermataServer) Doctor(context.Context, *DoctorRequest) (*DoctorResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Doctor not implemented")
 }
 func (UnimplementedFermataServer) LoadImage(grpc.ClientStreamingServer[LoadImageRequest, LoadImageResponse]) error {
 	return status.Error(codes.Unimplemented, "method LoadImage not implemented")
@@ -260,6 +278,24 @@ func _Fermata_Version_Handler(srv interface{}, ctx context.Context, dec func(int
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(FermataServer).Version(ctx, req.(*VersionRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Fermata_Doctor_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DoctorRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(FermataServer).Doctor(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Fermata_Doctor_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(FermataServer).Doctor(ctx, req.(*DoctorRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -324,6 +360,10 @@ var Fermata_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Version",
 			Handler:    _Fermata_Version_Handler,
+		},
+		{
+			MethodName: "Doctor",
+			Handler:    _Fermata_Doctor_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

@@ -132,6 +132,13 @@ func (n *Node) ready(ctx context.Context) error {
 // Program is the file that the daemon runs.
 func (n *Node) Program() string { return n.command[0] }
 
+// Doctor runs `fermata doctor` and returns what it says; an error if it finds anything.
+func (n *Node) Doctor(ctx context.Context, flags ...string) (string, error) {
+	cmd := exec.CommandContext(ctx, n.command[0], append([]string{"doctor", "--address", n.Endpoint}, flags...)...)
+	out, err := cmd.CombinedOutput()
+	return string(out), err
+}
+
 // PID is the daemon's process.
 func (n *Node) PID() int { return n.process.Process.Pid }
 
