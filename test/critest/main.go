@@ -29,10 +29,6 @@ import (
 	"fermata/internal/testkit/tools"
 )
 
-// upstreamDigest is what critest has compiled in for [images.DigestImage]: an image that only a public registry has. Ours is put in
-// its place.
-const upstreamDigest = "sha256:9700f9a2f5bf2c45f2f605a0bd3bce7cf37420ec9d3ed50ac2758413308766bf"
-
 type options struct {
 	runtime, focus, dir, list, binary, seed string
 }
@@ -98,7 +94,7 @@ func suite(ctx context.Context, o options) (_ []spec, err error) {
 		return nil, err
 	}
 	defer registry.Close()
-	program, err := critest(ctx, registry)
+	program, err := images.Critest(ctx, registry.Images)
 	if err != nil {
 		return nil, err
 	}
@@ -168,28 +164,6 @@ func pull(ctx context.Context, n *node.Node, refs []string) error {
 		}
 	}
 	return nil
-}
-
-// critest builds the suite with our digest in the place of the unobtainable one.
-func critest(ctx context.Context, registry *images.Registry) (string, error) {
-	digest, err := registry.Images[images.DigestImage+":latest"].Digest()
-	if err != nil {
-		return "", err
-	}
-	const consts = "pkg/validate/consts.go"
-	path, err := tools.CriToolsFile(ctx, consts)
-	if err != nil {
-		return "", err
-	}
-	source, err := os.ReadFile(path)
-	if err != nil {
-		return "", err
-	}
-	if strings.Count(string(source), upstreamDigest) != 1 {
-		return "", fmt.Errorf("%s: digest %s not found once", path, upstreamDigest)
-	}
-	ours := []byte(strings.ReplaceAll(string(source), upstreamDigest, digest.String()))
-	return tools.Critest(ctx, digest.Hex[:12], map[string][]byte{consts: ours})
 }
 
 // execute runs the suite. Its exit code is not looked at: the report says more.
