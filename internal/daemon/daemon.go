@@ -17,6 +17,7 @@ import (
 	"google.golang.org/grpc/keepalive"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"fermata/internal/apparmor"
 	"fermata/internal/cgroup"
 	"fermata/internal/config"
 	"fermata/internal/cri"
@@ -26,7 +27,9 @@ import (
 	"fermata/internal/linux"
 	"fermata/internal/network"
 	"fermata/internal/pod"
+	"fermata/internal/selinux"
 	"fermata/internal/service"
+	"fermata/internal/spec"
 	"fermata/internal/stream"
 )
 
@@ -42,6 +45,9 @@ type parts struct {
 	log      *slog.Logger
 	undo     []func() // ends of what was made, run in reverse
 	cgroups  *cgroup.Tree
+	facts    spec.Facts
+	appArmor *apparmor.Policy
+	selinux  *selinux.Policy
 	stage    *launch.Files
 	engine   *native.Handler
 	images   *image.Store
@@ -73,6 +79,7 @@ func Run(ctx context.Context, cfg *config.Config) (err error) {
 		{"directories", p.makeDirectories},
 		{"lock", p.lock},
 		{"cgroups", p.openCgroups},
+		{"facts", p.findFacts},
 		{"stage", p.openStage},
 		{"images", p.openImages},
 		{"network", p.openNetwork},
@@ -154,11 +161,16 @@ func (p *parts) openCgroups(context.Context) (err error) {
 }
 
 func (p *parts) openStage(context.Context) (err error) {
-	if p.stage, err = launch.NewStage(); err != nil {
+	var fileLabel string
+	if p.facts.SELinux != nil {
+		fileLabel = p.facts.SELinux.File
+	}
+	if p.stage, err = launch.NewStage(fileLabel); err != nil {
 		return err
 	}
 	p.ended("stage", p.stage.Close)
-	if p.engine, err = native.New(native.Options{Stage: p.stage, Skeleton: filepath.Join(p.cfg.Root, "skeleton")}); err != nil {
+	options := native.Options{Stage: p.stage, Skeleton: filepath.Join(p.cfg.Root, "skeleton"), FileLabel: fileLabel}
+	if p.engine, err = native.New(options); err != nil {
 		return err
 	}
 	p.ended("engine", p.engine.Close)
@@ -166,6 +178,9 @@ func (p *parts) openStage(context.Context) (err error) {
 }
 
 func (p *parts) openImages(context.Context) (err error) {
+	if err := p.labelImages(); err != nil {
+		return err
+	}
 	p.images, err = image.Open(image.Options{Root: p.cfg.Root, RegistriesDir: p.cfg.Registries, UserAgent: "fermata/" + Version})
 	if err != nil {
 		return err

@@ -2,19 +2,69 @@ package daemon
 
 import (
 	"bytes"
+	"context"
 	"os"
+	"path/filepath"
 	"strconv"
 
 	"github.com/moby/sys/capability"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
+	"fermata/internal/apparmor"
 	"fermata/internal/cgroup"
 	"fermata/internal/linux"
+	"fermata/internal/selinux"
 	"fermata/internal/spec"
 )
 
-// findFacts looks at the machine once, at start.
-func findFacts(tree *cgroup.Tree) (spec.Facts, error) {
+// findFacts looks at the machine once, at start, and has AppArmor's default profile loaded.
+func (p *parts) findFacts(ctx context.Context) (err error) {
+	if p.facts, err = facts(p.cgroups); err != nil {
+		return err
+	}
+	p.appArmor, p.selinux = apparmor.Open(apparmor.Options{State: p.cfg.State}), selinux.Open(selinux.Options{})
+	if p.facts.AppArmor {
+		if _, err := p.appArmor.Default(ctx); err != nil { // not the daemon's end: most containers ask for nothing
+			p.log.Error("containers that ask for no AppArmor profile run without, those that ask for RuntimeDefault are refused", "error", err)
+		}
+	}
+	if !selinux.Enabled() {
+		return nil
+	}
+	labels, err := p.selinux.Containers()
+	if err != nil {
+		return err
+	}
+	if labels.Process == "" || labels.File == "" {
+		p.log.Error("the SELinux policy has no contexts/lxc_contexts: containers get no labels")
+	}
+	p.facts.SELinux = &labels
+	return nil
+}
+
+// labelImages gives what lies in the image store the label by which containers may read it; what comes inherits it. The label of their
+// root filesystem is not enough: the kernel asks for that of the layer's file where one is mapped (overlayfs, as of Linux 6.1).
+func (p *parts) labelImages() error {
+	if p.facts.SELinux == nil || p.facts.SELinux.Image == "" {
+		return nil
+	}
+	path := filepath.Join(p.cfg.Root, "images")
+	if err := os.MkdirAll(path, 0o700); err != nil {
+		return err
+	}
+	dir, err := linux.OpenPath(path)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	if had, err := dir.Label(); err != nil || had == p.facts.SELinux.Image {
+		return err
+	}
+	return dir.LabelTree(p.facts.SELinux.Image)
+}
+
+// facts are those that need only be read.
+func facts(tree *cgroup.Tree) (spec.Facts, error) {
 	caps, err := boundingSet()
 	if err != nil {
 		return spec.Facts{}, err
@@ -25,7 +75,7 @@ func findFacts(tree *cgroup.Tree) (spec.Facts, error) {
 	}
 	return spec.Facts{
 		Capabilities: caps, CgroupMode: cgroupMode(tree.Mode()), Swap: tree.Swap(), Devices: ociDevices(devices),
-		AppArmor: isOn("/sys/module/apparmor/parameters/enabled"), SELinux: exists("/sys/fs/selinux/enforce"), OOMScoreAdjMin: lowestOOMScore(),
+		AppArmor: apparmor.Enabled(), OOMScoreAdjMin: lowestOOMScore(),
 	}, nil
 }
 
@@ -75,16 +125,6 @@ func lowestOOMScore() int {
 		return -1000
 	}
 	return own
-}
-
-func isOn(path string) bool {
-	b, err := os.ReadFile(path)
-	return err == nil && bytes.HasPrefix(b, []byte("Y"))
-}
-
-func exists(path string) bool {
-	_, err := os.Stat(path)
-	return err == nil
 }
 
 func ociDevices(found []linux.Device) []specs.LinuxDevice {

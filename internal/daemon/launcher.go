@@ -58,7 +58,7 @@ func (r *launcher) StartSandbox(ctx context.Context, s *pod.SandboxStart) (*pod.
 		ID: s.ID, Hostname: s.Hostname, Join: join, Sysctls: s.Config.GetLinux().GetSysctls(),
 		HostNetwork: ns.GetNetwork() == runtimeapi.NamespaceMode_NODE, HostIPC: ns.GetIpc() == runtimeapi.NamespaceMode_NODE,
 		HostPID: ns.GetPid() == runtimeapi.NamespaceMode_NODE, SharedPID: ns.GetPid() == runtimeapi.NamespaceMode_POD,
-		UID: pauseUser(users), GID: pauseUser(users), Users: users, OOMScoreAdj: pauseOOMScore,
+		UID: pauseUser(users), GID: pauseUser(users), Users: users, OOMScoreAdj: pauseOOMScore, Labels: s.Labels,
 	})
 	if err != nil {
 		return nil, err
@@ -103,7 +103,7 @@ func (r *launcher) StartContainer(ctx context.Context, c *pod.ContainerStart) (*
 		defer namespaces.User.Close()
 	}
 	plan, err := r.engine.Container(ctx, &engine.Container{
-		ID: c.ID, Spec: c.Spec, Join: join, TargetPID: target, Namespaces: namespaces, Sources: c.Volumes,
+		ID: c.ID, Spec: c.Spec, Join: join, TargetPID: target, Namespaces: namespaces, Sources: c.Volumes, Relabel: c.Relabel,
 		Rootfs: engine.Rootfs{
 			Lower: c.Lowers, Upper: filepath.Join(c.Dir, "upper"), Work: filepath.Join(c.Dir, "work"), ReadOnly: c.Spec.Root.Readonly, Volatile: true,
 		},

@@ -29,16 +29,12 @@ func pauseConfig() v1.Config {
 
 // makePods makes the manager of pods. The keeper comes after it, because its exits go to the manager.
 func (p *parts) makePods(context.Context) error {
-	facts, err := findFacts(p.cgroups)
-	if err != nil {
-		return err
-	}
 	handlers := p.handlers()
 	p.pods = pod.New(pod.Options{
 		Root: p.cfg.Root, State: p.cfg.State, CgroupParent: p.cfg.CgroupParent, BootID: bootID(), SandboxImage: pauseName(),
 		Cgroups: p.cgroups, Images: &podImages{p.images}, Network: &podNetwork{p}, Runtime: newLauncher(p), Supervisor: &p.keeper,
 		Volumes: p.engine, Stdio: &p.keeper, Dial: p.dial,
-		Records: &records{root: filepath.Join(p.cfg.Root, "pods")}, Facts: facts, Handlers: handlerNames(handlers), Log: p.log,
+		Records: &records{root: filepath.Join(p.cfg.Root, "pods")}, AppArmor: p.appArmor, SELinux: p.selinux, Facts: p.facts, Handlers: handlerNames(handlers), Log: p.log,
 	})
 	p.ended("pods", func() error { p.pods.Close(); return nil })
 	p.node = cri.Node{

@@ -113,6 +113,8 @@ type Sandbox struct {
 	Users *spec.Users
 	// ShmSize is the size of the pod's /dev/shm in bytes, 0 for 64 MiB.
 	ShmSize int64
+	// Labels are SELinux's of pause and of the pod's /dev/shm.
+	Labels spec.Labels
 	// OOMScoreAdj of pause; lowering it is tried and not insisted on (CAP_SYS_RESOURCE may be missing).
 	OOMScoreAdj int
 }
@@ -123,6 +125,7 @@ type Rootfs struct {
 	Upper, Work string   // existing empty directories of one filesystem; "" with Lower only: read-only
 	ReadOnly    bool     // the container sees it read-only
 	Volatile    bool     // no sync of the upper directory on unmount (overlay "volatile", Linux 5.10)
+	Label       string   // SELinux label of all files in it, "" for their own
 }
 
 // Container asks for a container's first process.
@@ -136,6 +139,8 @@ type Container struct {
 	Join      *cgroup.Join
 	// Sources are detached mounts for spec mounts, by destination, instead of their source path (image volumes). Borrowed.
 	Sources map[string]*linux.FD
+	// Relabel are the destinations of mounts whose source gets the spec's mount label, with everything in it (CRI MNT-8).
+	Relabel map[string]bool
 }
 
 // Exec asks for one more process in a container.

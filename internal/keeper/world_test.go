@@ -94,7 +94,7 @@ func begin(t testing.TB, o keeper.Options) *world {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { w.logDir.Close() })
-	if w.stage, err = launch.NewStage(); err != nil {
+	if w.stage, err = launch.NewStage(""); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { w.stage.Close() })

@@ -61,6 +61,7 @@ const (
 	Fchownat
 	Fcntl
 	Fsconfig
+	Fsetxattr
 	Fsmount
 	Fsopen
 	Fspick
@@ -157,6 +158,7 @@ var callTable = [calls]callInfo{
 	Fchownat:             {"fchownat", [arches]int32{260, 54}, "fpddA"},
 	Fcntl:                {"fcntl", [arches]int32{72, 25}, "fFx"},
 	Fsconfig:             {"fsconfig", [arches]int32{431, 431}, "fKppd"},
+	Fsetxattr:            {"fsetxattr", [arches]int32{190, 7}, "fppdx"},
 	Fsmount:              {"fsmount", [arches]int32{432, 432}, "fcN"},
 	Fsopen:               {"fsopen", [arches]int32{430, 430}, "pc"},
 	Fspick:               {"fspick", [arches]int32{433, 433}, "fpE"},

@@ -259,7 +259,7 @@ func TestAClonedProcessThatFailsIsReportedToo(t *testing.T) {
 
 // CVE-2019-5736: a container reaches pause (and for an instant the stage) by /proc/PID/exe.
 func TestExecutablesCannotBeWritten(t *testing.T) {
-	files, err := NewStage()
+	files, err := NewStage("")
 	if err != nil {
 		t.Fatal(err)
 	}

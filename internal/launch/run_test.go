@@ -42,7 +42,7 @@ type launched struct {
 
 func stagePath(t *testing.T) (stage, pause *linux.FD) {
 	t.Helper()
-	f, err := NewStage()
+	f, err := NewStage("")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -63,8 +63,9 @@ type Files struct {
 }
 
 // NewStage makes the files, for the native architecture. Make them once; they serve any number of processes and outlive their maker for as
-// long as one runs. Needs CAP_SYS_ADMIN.
-func NewStage() (*Files, error) {
+// long as one runs. Needs CAP_SYS_ADMIN. pauseLabel is the SELinux label of pause's file, from which a process can begin that has the label of
+// a pod; "" for none.
+func NewStage(pauseLabel string) (*Files, error) {
 	// fs.file-max counts and memory cgroups aside this costs two pages. No noexec, of course.
 	fs, err := linux.NewMount("tmpfs", linux.MountNoSuid|linux.MountNoDev,
 		linux.Option{Key: "size", Value: "1m"}, linux.Option{Key: "nr_inodes", Value: "8"}, linux.Option{Key: "mode", Value: "0755"})
@@ -76,6 +77,9 @@ func NewStage() (*Files, error) {
 		if err := writeExecutable(fs, name, contents); err != nil {
 			return nil, err
 		}
+	}
+	if err := labelPause(fs, pauseLabel); err != nil {
+		return nil, err
 	}
 	if err := fs.SetSuperblockReadOnly(); err != nil {
 		return nil, err
@@ -102,6 +106,18 @@ func writeExecutable(dir *linux.FD, name string, contents []byte) error {
 		return fmt.Errorf("make %s: %w", name, err)
 	}
 	return nil
+}
+
+func labelPause(dir *linux.FD, label string) error {
+	if label == "" {
+		return nil
+	}
+	pause, err := dir.OpenBeneath("fermata-pause", linux.LocationOnly, 0)
+	if err != nil {
+		return err
+	}
+	defer pause.Close()
+	return pause.LabelTree(label)
 }
 
 // Close closes both; processes that run from them run on.

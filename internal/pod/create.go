@@ -220,12 +220,11 @@ func (m *Manager) makeSpec(ctx context.Context, r *ContainerRecord, sandbox *Pod
 	if in.Seccomp, err = m.seccompProfile(config); err != nil {
 		return nil, err
 	}
-	apparmor, err := spec.AppArmorChoice(sc, m.Facts)
-	if err != nil {
+	if in.AppArmorProfile, err = m.appArmorProfile(ctx, sc); err != nil {
 		return nil, err
 	}
-	if apparmor.Kind == spec.Localhost { // there is no profile of the runtime's own yet
-		in.AppArmorProfile = apparmor.Ref
+	if in.SELinux, err = m.selinuxLabels(sandbox, sc); err != nil {
+		return nil, err
 	}
 	return spec.Container(in)
 }

@@ -132,6 +132,8 @@ type SandboxStart struct {
 	Config   *runtimeapi.PodSandboxConfig
 	Hostname string
 	Cgroup   *cgroup.Group
+	// Labels are SELinux's of pause and of the pod's shared memory.
+	Labels spec.Labels
 }
 
 // ContainerStart asks for a container's first process.
@@ -146,6 +148,8 @@ type ContainerStart struct {
 	Cgroup *cgroup.Group
 	// Volumes are image volumes by path in the container; they stay the caller's.
 	Volumes map[string]*linux.FD
+	// Relabel are the paths in the container of mounts whose source gets the container's SELinux label (MNT-8).
+	Relabel map[string]bool
 	// TargetID is the container whose PID namespace is joined, "" for none.
 	TargetID string
 	// LogDir and LogBase name the log file; nil discards the output.

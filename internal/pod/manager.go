@@ -42,6 +42,8 @@ type Options struct {
 	Stdio      Stdio
 	Dial       Dial
 	Records    Records
+	AppArmor   AppArmor // this and SELinux are asked only where Facts say that they are on
+	SELinux    SELinux
 	Facts      spec.Facts
 	Handlers   []string
 	Log        *slog.Logger
@@ -58,6 +60,9 @@ type Manager struct {
 	// recovered says that Recover is through; unplaced are the exits that came before.
 	recovered bool
 	unplaced  []Exit
+
+	// levels is held while a pod takes an SELinux level that no other has.
+	levels sync.Mutex
 
 	flights   flights
 	execSpecs execSpecs

@@ -36,6 +36,8 @@ type PodRecord struct {
 	IPs []netip.Addr `json:"ips,omitempty"`
 	// Attached says that the network may hold something for this pod: set before it is asked, cleared after it gave all back.
 	Attached bool `json:"attached,omitempty"`
+	// SELinuxLevel is the pod's own, by which its containers are kept from other pods'; "" where SELinux is off.
+	SELinuxLevel string `json:"selinuxLevel,omitempty"`
 	// Reason and Message say why a pod is not ready.
 	Reason  string  `json:"reason,omitempty"`
 	Message string  `json:"message,omitempty"`

@@ -157,10 +157,7 @@ func (m *Manager) run(ctx context.Context, p *Pod, wanted func() bool) (err erro
 	var group *cgroup.Group
 	err = p.journal.perform("run", []step{
 		{"record", func() error {
-			p.record = r // unwind takes it away
-			m.mu.Lock()
-			m.pods[p.id] = p
-			m.mu.Unlock()
+			m.enter(p, &r) // unwind takes it away
 			return m.Records.WritePod(&r)
 		}},
 		{"files", func() error {
@@ -202,6 +199,19 @@ func (m *Manager) run(ctx context.Context, p *Pod, wanted func() bool) (err erro
 	return nil
 }
 
+// enter makes a pod one of the node's, with an SELinux level that no other has, where that means something.
+func (m *Manager) enter(p *Pod, r *PodRecord) {
+	if m.Facts.SELinux != nil {
+		m.levels.Lock()
+		defer m.levels.Unlock()
+		r.SELinuxLevel = m.freeLevel()
+	}
+	p.record = *r
+	m.mu.Lock()
+	m.pods[p.id] = p
+	m.mu.Unlock()
+}
+
 // unwind undoes a failed start.
 func (m *Manager) unwind(ctx context.Context, p *Pod, u *undo.Stack, cause error) error {
 	left := u.Rollback(ctx)
@@ -226,7 +236,13 @@ func (m *Manager) startPause(ctx context.Context, p *Pod, r *PodRecord, group *c
 	p.mu.Lock()
 	p.pauseGone = gone
 	p.mu.Unlock()
-	proc, err := m.Runtime.StartSandbox(ctx, &SandboxStart{ID: p.id, Config: r.Config.M, Hostname: podHostname(r.Config.M), Cgroup: group})
+	labels, err := m.pauseLabels(r)
+	if err != nil {
+		return err
+	}
+	proc, err := m.Runtime.StartSandbox(ctx, &SandboxStart{
+		ID: p.id, Config: r.Config.M, Hostname: podHostname(r.Config.M), Cgroup: group, Labels: labels,
+	})
 	if err != nil {
 		p.mu.Lock()
 		p.pauseGone = nil

@@ -13,7 +13,6 @@ import (
 	"fermata/internal/errs"
 	"fermata/internal/failpoint"
 	"fermata/internal/linux"
-	"fermata/internal/spec"
 )
 
 // startErrorCode is the exit code of a container that never ran (STC-3).
@@ -91,7 +90,8 @@ func (m *Manager) launch(ctx context.Context, c *Container, r *ContainerRecord) 
 			return err
 		}},
 		{"volumes", func() error {
-			start.Volumes, err = m.openImageVolumes(r, spec.UsersOf(start.Spec))
+			start.Volumes, err = m.openImageVolumes(r, start.Spec)
+			start.Relabel = m.relabelled(r, start.Spec)
 			return err
 		}},
 		{"log", func() error {

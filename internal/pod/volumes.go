@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"google.golang.org/protobuf/proto"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
@@ -21,8 +22,8 @@ import (
 // Volumes opens images as volumes.
 type Volumes interface {
 	// ImageVolume is an image, or the directory at subPath inside it, as a read-only mount attached nowhere, its owners numbered for users (nil: as
-	// they are); the caller's to close.
-	ImageVolume(layers []string, subPath string, users *spec.Users) (*linux.FD, error)
+	// they are), its files with an SELinux label ("": as they are); the caller's to close.
+	ImageVolume(layers []string, subPath string, users *spec.Users, label string) (*linux.FD, error)
 }
 
 // ImageVolume is an image that a container mounts (MNT-10), as it was when the container was created.
@@ -71,18 +72,18 @@ func (m *Manager) holdImageVolume(r *ContainerRecord, v ImageVolume, ref string)
 	if err := m.Images.Hold(img.ID, volumeUser(r, len(r.ImageVolumes)-1)); err != nil {
 		return err
 	}
-	mount, err := m.Volumes.ImageVolume(v.Lowers, v.SubPath, nil)
+	mount, err := m.Volumes.ImageVolume(v.Lowers, v.SubPath, nil, "")
 	if err != nil {
 		return linux.Refused(err)
 	}
 	return mount.Close()
 }
 
-// openImageVolumes opens a container's image volumes for the pod's users, by path in the container.
-func (m *Manager) openImageVolumes(r *ContainerRecord, users *spec.Users) (map[string]*linux.FD, error) {
+// openImageVolumes opens a container's image volumes for its users and with its label, by path in the container.
+func (m *Manager) openImageVolumes(r *ContainerRecord, s *specs.Spec) (map[string]*linux.FD, error) {
 	opened := map[string]*linux.FD{}
 	for _, v := range r.ImageVolumes {
-		mount, err := m.Volumes.ImageVolume(v.Lowers, v.SubPath, users)
+		mount, err := m.Volumes.ImageVolume(v.Lowers, v.SubPath, spec.UsersOf(s), s.Linux.MountLabel)
 		if err != nil {
 			return nil, errors.Join(fmt.Errorf("config.mounts[%d]: %s: %w", v.Mount, imageVolumeFailed, err), closeImageVolumes(opened))
 		}
@@ -155,7 +156,7 @@ func (m *Manager) makeAnonymousVolumes(r *ContainerRecord, img *Image) error {
 	if err != nil || len(volumes) == 0 {
 		return err
 	}
-	root, err := m.Volumes.ImageVolume(img.Lowers, "", nil)
+	root, err := m.Volumes.ImageVolume(img.Lowers, "", nil, "")
 	if err != nil {
 		return err
 	}

@@ -20,7 +20,7 @@ import (
 // fakeVolumes gives directories below one, as if they were images.
 type fakeVolumes struct{ root string }
 
-func (f *fakeVolumes) ImageVolume(_ []string, subPath string, _ *spec.Users) (*linux.FD, error) {
+func (f *fakeVolumes) ImageVolume(_ []string, subPath string, _ *spec.Users, _ string) (*linux.FD, error) {
 	fd, err := linux.OpenDir(filepath.Join(f.root, subPath))
 	if errors.Is(err, syscall.ENOENT) {
 		return nil, errs.As(errs.NotFound, err)
@@ -152,26 +152,4 @@ func TestAnonymousVolumesAreTheContainersOwn(t *testing.T) {
 		t.Fatal(err)
 	}
 	n.empty()
-}
-
-func TestAProfileIsRefusedWhereAppArmorIsOff(t *testing.T) {
-	n := newNode(t)
-	pod := sandboxRequest("a")
-	podID := must[string](t)(n.RunPodSandbox(t.Context(), pod))
-	for kind, want := range map[runtimeapi.SecurityProfile_ProfileType]bool{
-		runtimeapi.SecurityProfile_RuntimeDefault: true, runtimeapi.SecurityProfile_Unconfined: true, runtimeapi.SecurityProfile_Localhost: false,
-	} {
-		req := containerRequest(podID, pod, kind.String())
-		req.Config.Linux.SecurityContext.Apparmor = &runtimeapi.SecurityProfile{ProfileType: kind, LocalhostRef: "mine"}
-		if _, err := n.CreateContainer(t.Context(), req); (err == nil) != want || err != nil && !errs.Is(err, errs.InvalidArgument) {
-			t.Errorf("%v: %v", kind, err)
-		}
-	}
-	n.Manager.Facts.AppArmor = true
-	req := containerRequest(podID, pod, "on")
-	req.Config.Linux.SecurityContext.Apparmor = &runtimeapi.SecurityProfile{ProfileType: runtimeapi.SecurityProfile_Localhost, LocalhostRef: "mine"}
-	id := must[string](t)(n.CreateContainer(t.Context(), req))
-	if spec, err := n.records.ReadSpec(podID, id); err != nil || spec.Process.ApparmorProfile != "mine" {
-		t.Errorf("profile in the spec: %v, %v", spec.Process, err)
-	}
 }

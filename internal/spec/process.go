@@ -52,7 +52,9 @@ func process(in Input, sc *runtimeapi.LinuxContainerSecurityContext) (*specs.Pro
 		Capabilities:    caps,
 		NoNewPrivileges: sc.NoNewPrivs,
 		OOMScoreAdj:     &oom,
-		SelinuxLabel:    in.SELinuxProcessLabel,
+	}
+	if !RunsWithoutLabel(in.Sandbox, sc) {
+		p.SelinuxLabel = in.SELinux.Process
 	}
 	if !sc.Privileged {
 		p.ApparmorProfile = in.AppArmorProfile

@@ -22,6 +22,8 @@ const (
 type Profile struct {
 	Kind ProfileKind
 	Ref  string // Localhost: a file (seccomp) or a loaded profile's name (AppArmor)
+	// Implied says that the request names none.
+	Implied bool
 }
 
 // SeccompChoice is the seccomp profile a container asks for (CRI SEC-1): none given means unconfined, and so does privileged.
@@ -52,7 +54,7 @@ func AppArmorChoice(sc *runtimeapi.LinuxContainerSecurityContext, f Facts) (Prof
 		}
 		return Profile{Kind: Unconfined}, nil
 	}
-	if p.Kind == Localhost && (p.Ref == "" || strings.ContainsAny(p.Ref, "\x00\n ")) {
+	if p.Kind == Localhost && (p.Ref == "" || strings.ContainsAny(p.Ref, "\x00\n")) {
 		return p, errs.New(errs.InvalidArgument, "linux.security_context.apparmor.localhost_ref: bad profile name %q", p.Ref)
 	}
 	return p, nil
@@ -74,7 +76,7 @@ func chooseProfile(field string, p *runtimeapi.SecurityProfile, old string, unse
 	ref, local := strings.CutPrefix(old, "localhost/")
 	switch {
 	case old == "":
-		return Profile{Kind: unset}, nil
+		return Profile{Kind: unset, Implied: true}, nil
 	case old == "unconfined":
 		return Profile{Kind: Unconfined}, nil
 	case old == "runtime/default", old == "docker/default":

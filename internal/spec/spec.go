@@ -33,8 +33,9 @@ type Facts struct {
 	Swap bool
 	// Devices are the host's, for privileged containers.
 	Devices []specs.LinuxDevice
-	// AppArmor and SELinux say that the module is there and on.
-	AppArmor, SELinux bool
+	// AppArmor says that it is there and on; SELinux is nil where it is not.
+	AppArmor bool
+	SELinux  *SELinux
 	// OOMScoreAdjMin is the lowest value that can be set: -1000 with CAP_SYS_RESOURCE, else the daemon's own.
 	OOMScoreAdjMin int
 }
@@ -79,9 +80,10 @@ type Input struct {
 	Hostname string
 	// Seccomp is the profile that [SeccompChoice] chose, nil for unconfined.
 	Seccomp *specs.LinuxSeccomp
-	// AppArmorProfile and the SELinux labels, chosen; "" for none.
-	AppArmorProfile                        string
-	SELinuxProcessLabel, SELinuxMountLabel string
+	// AppArmorProfile, chosen; "" for none.
+	AppArmorProfile string
+	// SELinux are the labels that [SELinuxLabels] chose.
+	SELinux Labels
 	// Devices are Config.Devices, looked up on the host (links resolved, directories walked).
 	Devices []Device
 	// Volumes are host directories of the image's anonymous volumes, by the paths that [AnonymousVolumes] gives.
@@ -96,6 +98,9 @@ func Container(in Input) (*specs.Spec, error) {
 	sc := securityContext(in.Config)
 	if sc.Privileged && !in.Sandbox.GetLinux().GetSecurityContext().GetPrivileged() {
 		return nil, errs.New(errs.InvalidArgument, "linux.security_context.privileged: the pod is not privileged")
+	}
+	if err := checkRelabelled(in); err != nil {
+		return nil, err
 	}
 	users, err := containerUsers(in, sc)
 	if err != nil {
@@ -142,7 +147,7 @@ func linux(in Input, sc *runtimeapi.LinuxContainerSecurityContext, users *Users)
 		Namespaces:  namespaces,
 		Resources:   resources,
 		Devices:     devices,
-		MountLabel:  in.SELinuxMountLabel,
+		MountLabel:  in.SELinux.Mount,
 	}
 	l.UIDMappings, l.GIDMappings = users.mappings()
 	if propagates(in.Config.GetMounts()) {

@@ -43,7 +43,7 @@ func (r *root) cgroup(m specs.Mount, o options) error {
 		return nil
 	}
 	data := append(r.users.options(), linux.Option{Key: "source", Value: "cgroup"}, linux.Option{Key: "mode", Value: "0755"})
-	dirs, err := linux.NewMount("tmpfs", o.attributes&^mountAttrReadOnly, data...)
+	dirs, err := linux.NewMount("tmpfs", o.attributes&^mountAttrReadOnly, labelled(data, r.c.Spec.Linux.MountLabel)...)
 	if err != nil {
 		return err
 	}

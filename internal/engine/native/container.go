@@ -43,7 +43,7 @@ func (a *assembly) container(c *engine.Container) error {
 			return err
 		}
 	}
-	if err := a.appArmor(c.Spec.Process.ApparmorProfile); err != nil {
+	if err := a.confine(c.Spec.Process); err != nil {
 		return err
 	}
 	joins, err := a.join(c)

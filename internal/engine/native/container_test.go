@@ -367,7 +367,7 @@ func TestImageVolumes(t *testing.T) {
 	}
 	p := n.pod(nil)
 	for sub, want := range map[string]string{"": "sub", "sub": "dir", "/sub/dir/": "file"} {
-		volume, err := n.ImageVolume(image, sub, nil)
+		volume, err := n.ImageVolume(image, sub, nil, "")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -379,7 +379,7 @@ func TestImageVolumes(t *testing.T) {
 		volume.Close()
 	}
 	for _, sub := range []string{"none", "out", "../../etc", "top"} {
-		if volume, err := n.ImageVolume(image, sub, nil); !errs.Is(err, errs.NotFound) {
+		if volume, err := n.ImageVolume(image, sub, nil, ""); !errs.Is(err, errs.NotFound) {
 			volume.Close()
 			t.Errorf("%s: error %v", sub, err)
 		}
@@ -399,7 +399,7 @@ func TestAPartOfAnImageOnOlderKernels(t *testing.T) {
 	n.file(two[1], "sub/dir/file", "of the image")
 	p := n.pod(nil)
 	for _, layers := range [][]string{two, two[1:]} { // an overlay, and a clone of the one layer
-		whole, err := n.ImageVolume(layers, "", nil)
+		whole, err := n.ImageVolume(layers, "", nil, "")
 		if err != nil {
 			t.Fatal(err)
 		}

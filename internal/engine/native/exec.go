@@ -36,7 +36,7 @@ func (a *assembly) exec(e *engine.Exec) error {
 			return err
 		}
 	}
-	if err := a.appArmor(e.Process.ApparmorProfile); err != nil {
+	if err := a.confine(e.Process); err != nil {
 		return err
 	}
 	var u *users

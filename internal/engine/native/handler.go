@@ -19,6 +19,8 @@ type Options struct {
 	// every container's rootfs, with the places that each needs for mounts. Without it ("") they are made in each container's upper
 	// directory: some 0.3 ms and a copy of /etc's metadata.
 	Skeleton string
+	// FileLabel is the SELinux label of files that any container may see, "" where SELinux is off.
+	FileLabel string
 }
 
 // Handler is the native engine. Make one with [New], close it at the end; plans outlive it.
@@ -29,6 +31,7 @@ type Handler struct {
 	ownStage bool
 	lastCap  int
 	skeleton string
+	label    string // SELinux's for files that any container may see
 	cgroups  []hierarchy
 	features engine.Features
 	// appends says whether overlay takes layers one by one ("lowerdir+", Linux 6.5): 0 not known yet, 1 yes, 2 no.
@@ -50,7 +53,7 @@ func New(o Options) (_ *Handler, err error) {
 	}()
 	if h.stage == nil {
 		h.ownStage = true
-		if h.stage, err = launch.NewStage(); err != nil {
+		if h.stage, err = launch.NewStage(o.FileLabel); err != nil {
 			return nil, err
 		}
 	}
@@ -63,16 +66,17 @@ func New(o Options) (_ *Handler, err error) {
 	if h.cgroups, err = hierarchies(); err != nil {
 		return nil, err
 	}
-	if h.nursery, err = newNursery(); err != nil {
+	if h.nursery, err = newNursery(o.FileLabel); err != nil {
 		return nil, err
 	}
+	h.label = o.FileLabel
 	if h.skeleton = o.Skeleton; h.skeleton != "" {
 		if err := makeSkeleton(h.skeleton); err != nil {
 			return nil, err
 		}
 	}
 	if h.noUsers = h.probeUsers(); h.noUsers == nil {
-		h.revealing, h.noUsers = newRevealingNursery()
+		h.revealing, h.noUsers = newRevealingNursery(o.FileLabel)
 	}
 	h.features = engine.Features{
 		RecursiveReadOnlyMounts: true, // mount_setattr(2), Linux 5.12: below the floor of this handler

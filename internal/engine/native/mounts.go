@@ -42,6 +42,7 @@ const (
 )
 
 func (a *assembly) newRoot(c *engine.Container) (*root, error) {
+	c.Rootfs.Label = c.Spec.Linux.MountLabel
 	u, err := usersOf(c)
 	if err != nil {
 		return nil, err
@@ -76,14 +77,16 @@ func (r *root) mount(m specs.Mount) error {
 	case "sysfs":
 		return r.sysfs(m, o)
 	case "mqueue":
-		return r.attachDir(m, kernel, r.filesystem(m.Type, o.attributes))
+		mount := r.filesystem(m.Type, o.attributes)
+		r.labelRoot(mount)
+		return r.attachDir(m, kernel, mount)
 	case "cgroup":
 		return r.cgroup(m, o)
 	case "devpts":
 		return r.devpts(m, o)
 	case "tmpfs":
 		data := append([]linux.Option{{Key: "source", Value: m.Source}}, r.users.options()...)
-		fs, err := linux.NewMount("tmpfs", o.attributes, append(data, o.data...)...)
+		fs, err := linux.NewMount("tmpfs", o.attributes, labelled(append(data, o.data...), r.c.Spec.Linux.MountLabel)...)
 		if err != nil {
 			return err
 		}

@@ -27,9 +27,9 @@ const (
 	nurserySys   = "/sys"
 )
 
-// newNursery makes the node's.
-func newNursery() (*linux.FD, error) {
-	fs, err := nurseryTree()
+// newNursery makes the node's; label is the SELinux label of what it has for containers to see, "" for none.
+func newNursery(label string) (*linux.FD, error) {
+	fs, err := nurseryTree(label)
 	if err != nil {
 		return nil, err
 	}
@@ -38,8 +38,8 @@ func newNursery() (*linux.FD, error) {
 }
 
 // newRevealingNursery makes the one with the host's whole procfs and sysfs.
-func newRevealingNursery() (*linux.FD, error) {
-	fs, err := nurseryTree()
+func newRevealingNursery(label string) (*linux.FD, error) {
+	fs, err := nurseryTree(label)
 	if err != nil {
 		return nil, err
 	}
@@ -57,10 +57,10 @@ func newRevealingNursery() (*linux.FD, error) {
 }
 
 // nurseryTree is the tmpfs of a nursery, attached nowhere.
-func nurseryTree() (_ *linux.FD, err error) {
+func nurseryTree(label string) (_ *linux.FD, err error) {
 	// Device nodes must work here, so no nodev: only /null is one and nobody can add another.
 	fs, err := linux.NewMount("tmpfs", mountAttrNoSuid|mountAttrNoExec,
-		linux.Option{Key: "size", Value: "16k"}, linux.Option{Key: "nr_inodes", Value: "16"}, linux.Option{Key: "mode", Value: "0755"})
+		labelled([]linux.Option{{Key: "size", Value: "16k"}, {Key: "nr_inodes", Value: "16"}, {Key: "mode", Value: "0755"}}, label)...)
 	if err != nil {
 		return nil, err
 	}

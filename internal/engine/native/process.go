@@ -50,23 +50,6 @@ func (a *assembly) oomScoreAdj(value int) error {
 	return nil
 }
 
-// appArmor makes execve change to a profile.
-func (a *assembly) appArmor(profile string) error {
-	if profile == "" {
-		return nil
-	}
-	procfs, err := a.lend(a.h.procfs)
-	if err != nil {
-		return err
-	}
-	file, text := a.NewSlot(), "exec "+profile
-	how := a.OpenHow(syscall.O_WRONLY, 0, resolveInRoot|resolveNoMagiclinks)
-	a.Do("open AppArmor attribute", launch.Openat2, procfs, "self/attr/apparmor/exec", how, launch.OpenHowSize).Save(file)
-	a.Do("set AppArmor profile "+profile, launch.Write, file, text, len(text))
-	a.Do("close AppArmor attribute", launch.Close, file)
-	return nil
-}
-
 // reset undoes what a process inherits from the keeper: CPU affinity (the container's is its cpuset's), umask, signals blocked or
 // ignored.
 func (a *assembly) reset() {

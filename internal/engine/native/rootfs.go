@@ -35,11 +35,14 @@ func (h *Handler) overlay(r engine.Rootfs, u *users) (*linux.FD, error) {
 	if len(r.Lower) == 0 {
 		return nil, errs.New(errs.InvalidArgument, "mount rootfs: no layers")
 	}
-	if r.Upper == "" && len(r.Lower) == 1 { // overlay wants two: a clone of the one is the same, read-only
+	if r.Upper == "" && len(r.Lower) == 1 && (r.Label == "" || h.skeleton == "") { // overlay wants two: a clone of the one is the same, read-only
 		return cloneReadOnly(r.Lower[0], u)
 	}
-	if r.Upper != "" && h.skeleton != "" {
+	switch {
+	case r.Upper != "" && h.skeleton != "":
 		r.Lower = append(slices.Clone(r.Lower), h.skeleton)
+	case r.Upper == "" && len(r.Lower) == 1: // to be labelled, which a clone cannot be; the second is empty
+		r.Lower = append(slices.Clone(r.Lower), path.Join(h.skeleton, "dev"))
 	}
 	if u == nil {
 		return stack(&h.appends, func() (*linux.FD, error) { return newOverlay(r) }, func() (*linux.FD, error) { return oldOverlay(r, nil) })
@@ -110,7 +113,7 @@ func newOverlay(r engine.Rootfs) (*linux.FD, error) {
 	for _, l := range r.Lower {
 		options = append(options, linux.Option{Key: "lowerdir+", Value: l})
 	}
-	return makeOverlay(append(options, upperOptions(r)...))
+	return makeOverlay(labelled(append(options, upperOptions(r)...), r.Label))
 }
 
 // newMappedOverlay gives the layers as idmapped mounts, by descriptor (Linux 6.13, of detached mounts 6.15). They are open until overlay has its
@@ -125,7 +128,7 @@ func newMappedOverlay(r engine.Rootfs, u *users) (*linux.FD, error) {
 		defer m.Close()
 		options = append(options, linux.Option{Key: "lowerdir+", FD: m})
 	}
-	return makeOverlay(append(options, upperOptions(r)...))
+	return makeOverlay(labelled(append(options, upperOptions(r)...), r.Label))
 }
 
 func upperOptions(r engine.Rootfs) []linux.Option {
@@ -141,7 +144,7 @@ func upperOptions(r engine.Rootfs) []linux.Option {
 
 func makeOverlay(options []linux.Option) (*linux.FD, error) {
 	for i, o := range options {
-		if len(o.Value) <= maxOption {
+		if len(o.Value) <= maxOption || o.Key == contextOption {
 			continue
 		}
 		d, err := linux.OpenDir(o.Value)
@@ -165,6 +168,9 @@ func oldOverlay(r engine.Rootfs, u *users) (*linux.FD, error) {
 		if r.Volatile {
 			rest += ",volatile"
 		}
+	}
+	if r.Label != "" {
+		rest += "," + contextOption + `="` + r.Label + `"` // the kernel wants quotes here: a label has commas
 	}
 	return linux.NewMountOld("overlay", target, func() (string, []*linux.FD, error) {
 		if u != nil {
@@ -239,9 +245,9 @@ func makeSkeleton(dir string) error {
 }
 
 // ImageVolume mounts an image, or the directory at subPath inside it, to be one of engine.Container.Sources: read-only, detached, the
-// caller's to close, its owners numbered for a pod's users (nil: as they are). A subPath that is not there is NotFound; a link in it leads
-// nowhere outside the image.
-func (h *Handler) ImageVolume(layers []string, subPath string, pod *spec.Users) (*linux.FD, error) {
+// caller's to close, its owners numbered for a pod's users (nil: as they are) and its files labelled (label "": as they are). A subPath that is
+// not there is NotFound; a link in it leads nowhere outside the image.
+func (h *Handler) ImageVolume(layers []string, subPath string, pod *spec.Users, label string) (*linux.FD, error) {
 	var u *users
 	if pod != nil {
 		ns, err := h.newUserNamespace(pod)
@@ -251,7 +257,7 @@ func (h *Handler) ImageVolume(layers []string, subPath string, pod *spec.Users) 
 		defer ns.Close()
 		u = &users{pod, ns}
 	}
-	m, err := h.overlay(engine.Rootfs{Lower: layers}, u)
+	m, err := h.overlay(engine.Rootfs{Lower: layers, Label: label}, u)
 	if err != nil {
 		return nil, err
 	}

@@ -6,6 +6,8 @@ import (
 	"strconv"
 	"syscall"
 
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+
 	"fermata/internal/engine"
 	"fermata/internal/errs"
 	"fermata/internal/launch"
@@ -97,6 +99,9 @@ func podNamespaces(s *engine.Sandbox) (flags uint64) {
 
 // configure sets the namespaces up in which the process is.
 func (a *assembly) configure(s *engine.Sandbox) error {
+	if err := a.confine(&specs.Process{SelinuxLabel: s.Labels.Process}); err != nil {
+		return err
+	}
 	if s.Hostname != "" && !s.HostNetwork {
 		a.Do("set host name", launch.Sethostname, s.Hostname, len(s.Hostname))
 	}
@@ -156,7 +161,7 @@ func (a *assembly) sharedMemory(s *engine.Sandbox, u *users) error {
 		size = defaultShmSize
 	}
 	options := []linux.Option{{Key: "size", Value: strconv.FormatInt(size, 10)}, {Key: "mode", Value: "1777"}, {Key: "source", Value: "shm"}}
-	shm, err := linux.NewMount("tmpfs", mountAttrNoSuid|mountAttrNoDev|mountAttrNoExec, append(options, u.options()...)...)
+	shm, err := linux.NewMount("tmpfs", mountAttrNoSuid|mountAttrNoDev|mountAttrNoExec, labelled(append(options, u.options()...), s.Labels.Mount)...)
 	if err != nil {
 		return err
 	}
@@ -166,7 +171,7 @@ func (a *assembly) sharedMemory(s *engine.Sandbox, u *users) error {
 
 // mappedNursery makes the pod's nursery in the copy of the revealing one and leaves all of that behind, the host's procfs with it.
 func (a *assembly) mappedNursery(s *engine.Sandbox, u *users) error {
-	tree, err := nurseryTree()
+	tree, err := nurseryTree(a.h.label)
 	if err != nil {
 		return err
 	}

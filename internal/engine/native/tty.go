@@ -19,7 +19,7 @@ func (r *root) devpts(m specs.Mount, o options) error {
 	if err := r.users.terminalGroup(o.data); err != nil {
 		return err
 	}
-	fs, err := linux.NewMount("devpts", o.attributes, o.data...)
+	fs, err := linux.NewMount("devpts", o.attributes, labelled(o.data, r.c.Spec.Linux.MountLabel)...)
 	if err != nil {
 		return err
 	}
@@ -49,7 +49,7 @@ func (r *root) detachedTerminal() error {
 	if !r.c.Spec.Process.Terminal || r.plan.Console != nil {
 		return nil
 	}
-	fs, err := linux.NewMount("devpts", mountAttrNoSuid|mountAttrNoExec)
+	fs, err := linux.NewMount("devpts", mountAttrNoSuid|mountAttrNoExec, labelled(nil, r.c.Spec.Linux.MountLabel)...)
 	if err != nil {
 		return err
 	}

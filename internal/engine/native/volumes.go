@@ -85,6 +85,11 @@ func (r *root) bind(m specs.Mount, o options) error {
 		return err
 	}
 	number := r.own(clone)
+	if label := r.c.Spec.Linux.MountLabel; label != "" && r.c.Relabel[m.Destination] { // before it is read-only
+		if err := clone.LabelTree(label); err != nil {
+			return err
+		}
+	}
 	if mapped := spec.MountUsers(m); mapped != nil && r.c.Sources[m.Destination] == nil {
 		if err := r.renumber(clone, mapped, m.Source); err != nil {
 			return err
