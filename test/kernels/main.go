@@ -1,7 +1,7 @@
-// Command kernels runs the e2e tests on other kernels than this machine's: Debian's, in a virtual machine without hardware help, with
-// cgroup v2 alone. Once the first process is a small program of ours, once it is systemd.
+// Command kernels runs the e2e tests on other kernels than this machine's: Debian's, in virtual machines without hardware help. They differ
+// in their first process (a small program of ours, systemd), control groups (v2 alone, v1 alone) and security module (AppArmor, SELinux).
 //
-//	go run ./test/kernels [-init plain,systemd] [-run REGEXP] [-v]
+//	go run ./test/kernels [-machine plain,systemd,selinux,v1] [-run REGEXP] [-v]
 //
 // Nothing is installed but qemu: the kernel is unpacked from its Debian package, and the root file system is made here.
 package main
@@ -18,6 +18,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -25,16 +26,18 @@ import (
 )
 
 type options struct {
-	inits, kernel, run string
-	verbose            bool
-	timeout            time.Duration
+	machines, kernel, run string
+	verbose               bool
+	timeout               time.Duration
+	parallel              int
 }
 
 func main() {
 	var o options
-	flag.StringVar(&o.inits, "init", "plain,systemd", "first processes to try")
+	flag.StringVar(&o.machines, "machine", "all", "which machines, by name")
 	flag.StringVar(&o.kernel, "kernel", "linux-image-cloud-amd64", "Debian package of the kernel")
-	flag.StringVar(&o.run, "run", "Localhost|NonRoot|End|Limits|Killed|Parallel", "which e2e tests")
+	flag.StringVar(&o.run, "run", "", "which e2e tests (each machine's own)")
+	flag.IntVar(&o.parallel, "parallel", 2, "machines at a time, of one processor each")
 	flag.BoolVar(&o.verbose, "v", false, "show the console")
 	flag.DurationVar(&o.timeout, "timeout", 8*time.Minute, "limit for one machine")
 	flag.Parse()
@@ -60,51 +63,58 @@ func runAll(ctx context.Context, o options) error {
 	if err != nil {
 		return err
 	}
-	var failed []error
-	for _, first := range strings.Split(o.inits, ",") {
-		began := time.Now()
-		m, err := prepare(ctx, dir, first, k, payload)
-		if err == nil {
-			err = m.boot(ctx, o)
-		}
-		if err != nil {
-			failed = append(failed, fmt.Errorf("%s, %s: %w", k.release, first, err))
-			continue
-		}
-		fmt.Printf("ok  %s, %s: %.0f s\n", k.release, first, time.Since(began).Seconds())
+	all, err := chosen(o.machines)
+	if err != nil {
+		return err
 	}
+	var wg sync.WaitGroup
+	failed, free := make([]error, len(all)), make(chan struct{}, o.parallel)
+	for i := range all {
+		free <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-free }()
+			failed[i] = all[i].try(ctx, dir, k, payload, o)
+		})
+	}
+	wg.Wait()
 	return errors.Join(failed...)
+}
+
+// try makes a machine and boots it.
+func (m *machine) try(ctx context.Context, dir string, k *kernel, payload string, o options) error {
+	began := time.Now()
+	v, err := m.prepare(ctx, dir, k, payload)
+	if err == nil {
+		err = v.boot(ctx, o)
+	}
+	if err != nil {
+		return fmt.Errorf("%s, %s: %w", k.release, m.name, err)
+	}
+	fmt.Printf("ok  %s, %s: %.0f s\n", k.release, m.name, time.Since(began).Seconds())
+	return nil
 }
 
 // virtual is a machine to boot.
 type virtual struct {
-	name, kernel, initramfs string
-	disk                    string // "" for none
-}
-
-// prepare makes the initramfs, and for systemd the disk.
-func prepare(ctx context.Context, dir, first string, k *kernel, payload string) (*virtual, error) {
-	m := &virtual{name: first, kernel: k.image, initramfs: filepath.Join(dir, first+".cpio")}
-	switch first {
-	case "plain":
-		return m, writeInitramfs(ctx, m.initramfs, k, payload)
-	case "systemd":
-		m.disk = filepath.Join(dir, "disk")
-		return m, errors.Join(writeInitramfs(ctx, m.initramfs, k, ""), writeDisk(ctx, m.disk, payload))
-	}
-	return nil, errors.New("unknown first process: want plain or systemd")
+	*machine
+	kernel, initramfs string
+	disk              string // "" for none
 }
 
 // boot runs the machine until it powers itself off and reads the verdict from its console.
-func (m *virtual) boot(ctx context.Context, o options) error {
+func (v *virtual) boot(ctx context.Context, o options) error {
 	ctx, cancel := context.WithTimeout(ctx, o.timeout)
 	defer cancel()
-	args := []string{
-		"-accel", "tcg,thread=multi", "-cpu", "max", "-M", "q35", "-smp", "2", "-m", "1536", "-nographic", "-no-reboot", "-nic", "none",
-		"-kernel", m.kernel, "-initrd", m.initramfs, "-append", "console=ttyS0 quiet panic=-1 mitigations=off e2e.run=" + o.run,
+	run := o.run
+	if run == "" {
+		run = v.run
 	}
-	if m.disk != "" {
-		args = append(args, "-drive", "file="+m.disk+",format=raw,if=virtio,cache=unsafe")
+	args := []string{
+		"-accel", "tcg", "-cpu", "max", "-M", "q35", "-smp", "1", "-m", "1536", "-nographic", "-no-reboot", "-nic", "none",
+		"-kernel", v.kernel, "-initrd", v.initramfs, "-append", "console=ttyS0 quiet panic=-1 mitigations=off e2e.run=" + run + " " + v.options,
+	}
+	if v.disk != "" {
+		args = append(args, "-drive", "file="+v.disk+",format=raw,if=virtio,cache=unsafe")
 	}
 	cmd := exec.CommandContext(ctx, "qemu-system-x86_64", args...)
 	console, err := cmd.StdoutPipe()
@@ -115,7 +125,7 @@ func (m *virtual) boot(ctx context.Context, o options) error {
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("start qemu (test/install installs it): %w", err)
 	}
-	verdict, last := watch(console, o.verbose)
+	verdict, last := watch(console, v.name, o.verbose)
 	err = cmd.Wait()
 	switch {
 	case ctx.Err() != nil:
@@ -129,14 +139,14 @@ func (m *virtual) boot(ctx context.Context, o options) error {
 }
 
 // watch reads the console to its end and returns the verdict and the last lines; progress is shown.
-func watch(console io.Reader, verbose bool) (verdict, last string) {
+func watch(console io.Reader, name string, verbose bool) (verdict, last string) {
 	lines := bufio.NewReader(console)
 	var tail []string
 	for {
 		line, err := lines.ReadString('\n')
 		line = strings.TrimRight(line, "\r\n")
 		if verbose || strings.Contains(line, "--- ") || strings.HasPrefix(line, "guest: ") {
-			fmt.Println(line)
+			fmt.Printf("%-8s%s\n", name, line)
 		}
 		if _, code, ok := strings.Cut(line, "GUEST-ENDED-WITH "); ok {
 			verdict = code

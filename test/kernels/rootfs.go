@@ -46,16 +46,20 @@ func buildPayload(ctx context.Context, dir string) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	critest, err := images.Critest(ctx, all)
+	if err != nil {
+		return "", err
+	}
 	for ref := range all {
 		if ref != images.Busybox && ref != images.Nginx && ref != images.Volumes {
 			delete(all, ref)
 		}
 	}
-	return dir, errors.Join(images.Save(dir+"/images", all), copyFile(dir+"/crictl", crictl), copyFile(dir+"/fermata", root+"/bin/fermata"))
+	return dir, errors.Join(images.Save(dir+"/images", all), copyFile(dir+"/crictl", crictl), copyFile(dir+"/critest", critest), copyFile(dir+"/fermata", root+"/bin/fermata"))
 }
 
 // writeInitramfs makes the archive that the kernel unpacks: the guest program, busybox, modules, and the payload if it is to run there.
-func writeInitramfs(ctx context.Context, path string, k *kernel, payload string) error {
+func (m *machine) writeInitramfs(ctx context.Context, path string, k *kernel, payload string) error {
 	tree := path + ".tree"
 	defer os.RemoveAll(tree)
 	if err := writeBusybox(ctx, tree); err != nil {
@@ -67,6 +71,11 @@ func writeInitramfs(ctx context.Context, path string, k *kernel, payload string)
 	}
 	if err := errors.Join(copyFile(tree+"/init", guest), copyModules(tree+"/modules", k)); err != nil {
 		return err
+	}
+	for _, write := range m.extras {
+		if err := write(ctx, tree); err != nil {
+			return err
+		}
 	}
 	if payload != "" {
 		if err := copyTree(tree+"/test", payload); err != nil {

@@ -6,6 +6,7 @@ package main
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -76,11 +77,17 @@ func second() error {
 	for _, m := range []struct{ what, at, kind, options string }{
 		{"proc", "/proc", "proc", ""}, {"sysfs", "/sys", "sysfs", ""}, {"devtmpfs", "/dev", "devtmpfs", ""},
 		{"devpts", "/dev/pts", "devpts", "ptmxmode=666"}, {"tmpfs", "/dev/shm", "tmpfs", ""}, {"mqueue", "/dev/mqueue", "mqueue", ""},
-		{"tmpfs", "/run", "tmpfs", "mode=755"}, {"tmpfs", "/tmp", "tmpfs", ""}, {"cgroup2", "/sys/fs/cgroup", "cgroup2", ""},
+		{"tmpfs", "/run", "tmpfs", "mode=755"}, {"tmpfs", "/tmp", "tmpfs", ""}, {"securityfs", "/sys/kernel/security", "securityfs", ""},
 	} {
 		if err := mount(m.what, m.at, m.kind, 0, m.options); err != nil {
 			return err
 		}
+	}
+	if err := mountCgroups(kernelOption("e2e.cgroups")); err != nil {
+		return err
+	}
+	if err := loadPolicy(); err != nil {
+		return err
 	}
 	say("guest: process 1 after %s s", uptime())
 	pid, err := syscall.ForkExec("/init", []string{"/init", "test"}, &syscall.ProcAttr{Env: os.Environ(), Files: []uintptr{0, 1, 2}})
@@ -100,6 +107,7 @@ func test() error {
 	for _, e := range []string{
 		"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "FERMATA_TEST_SLOW=1",
 		"FERMATA_TEST_IMAGES=/test/images", "FERMATA_TEST_BINARY=/test/fermata", "FERMATA_TEST_CRICTL=/test/crictl",
+		"FERMATA_TEST_CRITEST=/test/critest",
 	} {
 		name, value, _ := strings.Cut(e, "=")
 		os.Setenv(name, value)
@@ -116,9 +124,60 @@ func test() error {
 	code := 0
 	if err != nil {
 		code = 1
+		sayDenials()
 	}
 	say("%s%d", verdict, code)
 	off()
+	return nil
+}
+
+// mountCgroups mounts version 2 alone, or every controller's hierarchy of version 1 and no version 2.
+func mountCgroups(version string) error {
+	if version != "v1" {
+		return mount("cgroup2", "/sys/fs/cgroup", "cgroup2", 0, "")
+	}
+	if err := mount("tmpfs", "/sys/fs/cgroup", "tmpfs", 0, "mode=755"); err != nil {
+		return err
+	}
+	list, err := os.ReadFile("/proc/cgroups")
+	if err != nil {
+		return err
+	}
+	for line := range strings.Lines(string(list)) {
+		if name, _, _ := strings.Cut(line, "\t"); !strings.HasPrefix(name, "#") {
+			if err := mount(name, "/sys/fs/cgroup/"+name, "cgroup", 0, name); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// loadPolicy loads the SELinux policy, if one was brought along, and enforces it.
+func loadPolicy() error {
+	policy, err := os.ReadFile("/etc/selinux/policy")
+	if os.IsNotExist(err) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if err := mount("selinuxfs", "/sys/fs/selinux", "selinuxfs", 0, ""); err != nil {
+		return err
+	}
+	for _, w := range []struct {
+		file string
+		data []byte
+	}{{"load", policy}, {"enforce", []byte("1")}} {
+		f, err := os.OpenFile("/sys/fs/selinux/"+w.file, os.O_WRONLY, 0) // one write each, and no truncation
+		if err != nil {
+			return err
+		}
+		_, err = f.Write(w.data)
+		if err := errors.Join(err, f.Close()); err != nil {
+			return fmt.Errorf("SELinux policy: %w", err)
+		}
+	}
 	return nil
 }
 
@@ -137,6 +196,20 @@ func loadModules() error {
 		}
 	}
 	return lines.Err()
+}
+
+// sayDenials shows what security modules refused lately: nothing else says why a container could not.
+func sayDenials() {
+	log, _ := exec.Command("dmesg").Output()
+	var denied []string
+	for line := range strings.Lines(string(log)) {
+		if strings.Contains(line, "avc:  denied") || strings.Contains(line, `apparmor="DENIED"`) {
+			denied = append(denied, line)
+		}
+	}
+	for _, line := range denied[max(0, len(denied)-40):] {
+		fmt.Print(line)
+	}
 }
 
 func mount(what, at, kind string, flags uintptr, options string) error {
