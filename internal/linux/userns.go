@@ -39,3 +39,18 @@ func (f *FD) UserNamespaceOf() (*FD, error) {
 		return int(n), nil // close-on-exec from the kernel
 	})
 }
+
+// HasOwnUsers says of a process, by its pidfd, whether it is in another user namespace than the caller. ESRCH says that it has ended.
+func (f *FD) HasOwnUsers() (bool, error) {
+	pid, err := f.PID()
+	if err != nil {
+		return false, err
+	}
+	var its, ours unix.Stat_t
+	for path, st := range map[string]*unix.Stat_t{fmt.Sprintf("/proc/%d/ns/user", pid): &its, "/proc/self/ns/user": &ours} {
+		if err := retry(func() error { return unix.Stat(path, st) }); err != nil {
+			return false, fmt.Errorf("find user namespace of %s: %w", f.Name(), err)
+		}
+	}
+	return its.Ino != ours.Ino || its.Dev != ours.Dev, nil
+}

@@ -22,7 +22,8 @@ type execSpecs struct {
 	profiles []*specs.LinuxSeccomp
 }
 
-// get returns the process and the seccomp profile of a container's spec, which read reads the first time. What it returns is not to be changed.
+// get returns the process, the seccomp profile and the user namespace of a container's spec, which read reads the first time. What it returns is not
+// to be changed.
 func (e *execSpecs) get(id string, read func() (*specs.Spec, error)) (*specs.Spec, error) {
 	e.mu.Lock()
 	s, ok := e.known[id]
@@ -37,8 +38,11 @@ func (e *execSpecs) get(id string, read func() (*specs.Spec, error)) (*specs.Spe
 	s = &specs.Spec{Process: whole.Process, Linux: &specs.Linux{}}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if whole.Linux != nil && whole.Linux.Seccomp != nil {
-		s.Linux.Seccomp = e.shared(whole.Linux.Seccomp)
+	if whole.Linux != nil {
+		s.Linux.UIDMappings, s.Linux.GIDMappings = whole.Linux.UIDMappings, whole.Linux.GIDMappings
+		if whole.Linux.Seccomp != nil {
+			s.Linux.Seccomp = e.shared(whole.Linux.Seccomp)
+		}
 	}
 	if e.known == nil {
 		e.known = map[string]*specs.Spec{}

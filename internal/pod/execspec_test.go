@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"fermata/internal/spec"
 )
 
 func TestExecSpecsAreReadOnceShareProfilesAndAreBounded(t *testing.T) {
@@ -33,6 +35,13 @@ func TestExecSpecsAreReadOnceShareProfilesAndAreBounded(t *testing.T) {
 	}
 	if len(e.known) > maxExecSpecs || len(e.profiles) > maxExecProfiles {
 		t.Errorf("%d specs and %d profiles are kept", len(e.known), len(e.profiles))
+	}
+	ids := []specs.LinuxIDMapping{{HostID: 5, Size: 6}}
+	mapped := must[*specs.Spec](t)(e.get("mapped", func() (*specs.Spec, error) {
+		return &specs.Spec{Linux: &specs.Linux{UIDMappings: ids, GIDMappings: ids}}, nil
+	}))
+	if users := spec.UsersOf(mapped); users == nil || users.GIDs.HostID != 5 { // without, an exec would be the host's root
+		t.Errorf("the user namespace is not kept: %+v", mapped.Linux)
 	}
 	bad := errors.New("unreadable")
 	if _, err := e.get("bad", func() (*specs.Spec, error) { return nil, bad }); !errors.Is(err, bad) {

@@ -2,6 +2,7 @@ package native
 
 import (
 	"context"
+	"fmt"
 
 	"fermata/internal/engine"
 	"fermata/internal/errs"
@@ -39,9 +40,9 @@ func (a *assembly) exec(e *engine.Exec) error {
 	if err := a.confine(e.Process); err != nil {
 		return err
 	}
-	var u *users
-	if mapped := spec.UsersOf(e.Spec); mapped != nil {
-		u = &users{Users: mapped}
+	u, err := usersIn(e)
+	if err != nil {
+		return err
 	}
 	if e.Process.Terminal {
 		if err := a.terminalIn(e.Init, e.Process, u); err != nil {
@@ -66,4 +67,21 @@ func (a *assembly) exec(e *engine.Exec) error {
 	a.Do("open root", launch.Openat, atFDCWD, "/", oPath|oDirectory|oCloexec, 0).Save(root)
 	enterAgain := a.enterDirectory(root, e.Process.Cwd)
 	return a.start(start{e.Process, id, true, enterAgain})
+}
+
+// usersIn is the numbering of the container's user namespace. The kernel is asked too: with a spec that lacks it the exec would be the host's root in the
+// container's place.
+func usersIn(e *engine.Exec) (*users, error) {
+	own, err := e.Init.HasOwnUsers()
+	if err != nil {
+		return nil, fmt.Errorf("plan exec: %w", err)
+	}
+	mapped := spec.UsersOf(e.Spec)
+	switch {
+	case own != (mapped != nil):
+		return nil, errs.New(errs.Internal, "plan exec: the container's user namespace (own: %v) is not what its spec says (own: %v)", own, mapped != nil)
+	case !own:
+		return nil, nil
+	}
+	return &users{Users: mapped}, nil
 }

@@ -5,7 +5,10 @@ import "fermata/internal/linux"
 // Older kernels and other machines, pretended: every fallback is taken on the one that the tests run on.
 
 // PretendOldOverlay makes the handler take overlay for one that has no "lowerdir+" (below Linux 6.5).
-func (h *Handler) PretendOldOverlay() { h.appends.Store(appendsNo) }
+func (h *Handler) PretendOldOverlay() {
+	h.appends.Store(appendsNo)
+	h.appendsMounts.Store(appendsNo)
+}
 
 // PretendUnified makes the handler take the machine for one with cgroup v2 alone.
 func (h *Handler) PretendUnified() { h.cgroups = []hierarchy{{"/sys/fs/cgroup", true}} }

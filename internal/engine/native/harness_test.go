@@ -74,6 +74,15 @@ func appDo(verb, object string) error {
 	case "write":
 		path, text, _ := strings.Cut(object, ",")
 		return os.WriteFile(path, []byte(text), 0o644)
+	case "chown":
+		var path string
+		var uid, gid int
+		if _, err := fmt.Sscan(strings.ReplaceAll(object, ",", " "), &path, &uid, &gid); err != nil {
+			return err
+		}
+		return os.Chown(path, uid, gid)
+	case "mknod":
+		return syscall.Mknod(object, syscall.S_IFCHR|0o600, 0x103)
 	case "mkdir":
 		return os.Mkdir(object, 0o777)
 	case "mount":
