@@ -46,6 +46,8 @@ func checkValue(kind Kind, value string) error {
 		return checkLink(value)
 	case CIDR:
 		return checkSubnet(value)
+	case CIDRs:
+		return checkNetworks(value)
 	case Cgroup:
 		if !filepath.IsAbs(value) || filepath.Clean(value) != value || value == "/" {
 			return errors.New("a cgroup reads /name or /name/name, from the cgroup root")
@@ -75,6 +77,24 @@ func checkLink(value string) error {
 		return fmt.Errorf("a link's name has 1 to %d bytes", maxLink)
 	case value == "." || value == ".." || strings.ContainsAny(value, "/: \t\v\f\r%"):
 		return errors.New("a link's name has no slash, colon, space or percent sign")
+	}
+	return nil
+}
+
+// checkNetworks follows kube-controller-manager, which allows one network of each family.
+func checkNetworks(value string) error {
+	families := map[bool]bool{}
+	for part := range strings.SplitSeq(value, ",") {
+		p, err := netip.ParsePrefix(part)
+		switch {
+		case err != nil:
+			return errors.New("networks read 10.244.0.0/16 or 10.244.0.0/16,fd10::/56")
+		case p.Masked() != p:
+			return fmt.Errorf("has bits set after its prefix: %s is meant?", p.Masked())
+		case families[p.Addr().Is4()]:
+			return errors.New("one network of each family")
+		}
+		families[p.Addr().Is4()] = true
 	}
 	return nil
 }

@@ -35,6 +35,9 @@ type Config struct {
 	Bridge string
 	// Subnet is the built-in network's IPv4 range in CIDR form; "" = a /16 that overlaps no route, or the kubelet's pod CIDR.
 	Subnet string
+	// ClusterCIDR are the networks of the whole cluster's pods, one or one of each family with a comma between; "" = no cluster, or one whose
+	// network is somebody else's.
+	ClusterCIDR string
 	// CgroupParent is where pods without a parent of their own go, below the cgroup root.
 	CgroupParent string
 	// CNIConfDir, CNIBinDir, CNICacheDir are for CNI plugins; accepted, not used yet.

@@ -14,6 +14,7 @@ const (
 	Address Kind = "address"
 	Link    Kind = "link"
 	CIDR    Kind = "CIDR"
+	CIDRs   Kind = "CIDRs"
 	Cgroup  Kind = "cgroup path"
 	Level   Kind = "level"
 )
@@ -62,6 +63,9 @@ func Options() []Option {
 		{Flag: "subnet", Kind: CIDR, Explained: "the kubelet's pod CIDR, else a free /16",
 			Description: "IPv4 range of the built-in network",
 			field:       func(c *Config) *string { return &c.Subnet }},
+		{Flag: "cluster-cidr", Kind: CIDRs, Explained: "none: pods of other nodes are as the rest of the world",
+			Description: "networks of the whole cluster's pods, as kube-controller-manager has them: pods there are reached unmasqueraded, and the node waits for its part",
+			field:       func(c *Config) *string { return &c.ClusterCIDR }},
 		{Flag: "cgroup-parent", Kind: Cgroup, Default: "/fermata",
 			Description: "cgroup for pods that name none",
 			field:       func(c *Config) *string { return &c.CgroupParent }},

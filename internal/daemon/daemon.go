@@ -194,7 +194,7 @@ func (p *parts) openImages(context.Context) (err error) {
 
 func (p *parts) openNetwork(context.Context) (err error) {
 	p.network, err = network.Open(network.Options{
-		State: p.cfg.State, Root: p.cfg.Root, Bridge: p.cfg.Bridge, Subnet: p.cfg.Subnet, Instance: p.cfg.Instance(),
+		State: p.cfg.State, Root: p.cfg.Root, Bridge: p.cfg.Bridge, Subnet: p.cfg.Subnet, Cluster: p.cfg.ClusterCIDR, Instance: p.cfg.Instance(),
 	})
 	if err != nil {
 		return err

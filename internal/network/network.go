@@ -26,6 +26,8 @@ type Options struct {
 	// Subnet and Subnet6 are CIDRs for pods, Subnet also both with a comma between; "none" turns a family off; "" lets the kubelet's pod CIDR or, without one, the network choose: a /16 and a ULA /64
 	// that overlap no route or address of the host, remembered under Root.
 	Subnet, Subnet6 string
+	// Cluster are the networks of the whole cluster's pods, as Subnet in form; see builtin.Options.
+	Cluster string
 	// Instance tells several fermatas on one host apart: the nft table is "fermata-<Instance>".
 	Instance string
 	// HostNetNS is the namespace that plays the host, borrowed until Close; nil is the one the process is in.
@@ -50,7 +52,7 @@ func Open(o Options) (*Network, error) {
 		o.Subnet, o.Subnet6 = strings.TrimSpace(four), strings.TrimSpace(six)
 	}
 	b, err := builtin.Open(builtin.Options{
-		Dir: o.Root + "/network", Bridge: o.Bridge, Subnet: o.Subnet, Subnet6: o.Subnet6, Instance: o.Instance, HostNetNS: o.HostNetNS,
+		Dir: o.Root + "/network", Bridge: o.Bridge, Subnet: o.Subnet, Subnet6: o.Subnet6, Cluster: o.Cluster, Instance: o.Instance, HostNetNS: o.HostNetNS,
 	})
 	if err != nil {
 		return nil, err
@@ -79,7 +81,8 @@ func (n *Network) Detach(ctx context.Context, sandboxID string) error {
 func (n *Network) Status() error { return n.builtin.Status() }
 
 // SetPodCIDR takes the kubelet's ranges (UpdateRuntimeConfig; one CIDR or two with a comma between) for pods attached from now on.
-// It does nothing when a subnet was configured. Pods that are connected keep their addresses.
+// It does nothing when a subnet was configured. Pods that are connected keep their addresses. A family that the kubelet does not name is one
+// that the cluster does not have: pods get no address of it.
 func (n *Network) SetPodCIDR(cidr string) error { return n.builtin.SetPodCIDR(cidr) }
 
 // Reconcile removes leases, links and port mappings of sandboxes that are not live, puts back what live ones miss at the host, and

@@ -72,10 +72,13 @@ func (b *Bridge) connectedTo(id string) (connected, bool) {
 // lease takes addresses and ports, and writes down that it did.
 func (b *Bridge) lease(a *endpoint.Attachment, u *undo.Stack) (*lease.Record, error) {
 	b.mu.RLock()
-	closed := b.closed
+	closed, waiting := b.closed, b.waiting()
 	b.mu.RUnlock()
 	if closed {
 		return nil, errs.New(errs.FailedPrecondition, "network of bridge %s: was torn down", b.name)
+	}
+	if waiting != nil {
+		return nil, waiting
 	}
 	r := &lease.Record{
 		SandboxID: a.SandboxID, HostInterface: linkName(b.options.Instance, a.SandboxID), Ports: slices.Clone(a.Ports),

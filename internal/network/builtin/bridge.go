@@ -37,6 +37,9 @@ type Options struct {
 	Bridge string
 	// Subnet and Subnet6 are networks for pods, None turns the family off, "" leaves the choice to SetPodCIDR and to the bridge.
 	Subnet, Subnet6 string
+	// Cluster are the networks of the pods of all nodes, one or one of each family with a comma between. Pods reach them with their own addresses,
+	// and there are no pods here before SetPodCIDR, unless Subnet is said: no other node would have a route to what the bridge chooses.
+	Cluster string
 	// Instance tells several on one host apart.
 	Instance string
 	// HostNetNS plays the host, borrowed until Close; nil is the process's own namespace.
@@ -47,6 +50,7 @@ type Options struct {
 type Bridge struct {
 	options Options
 	name    string
+	cluster []netip.Prefix
 	home    *linux.Home
 	hostNS  *linux.FD
 	v6      bool
@@ -88,6 +92,11 @@ func Open(o Options) (_ *Bridge, err error) {
 		return nil, errs.New(errs.InvalidArgument, "open network: bridge %q (up to 15 letters), instance %q (1 to 64)", o.Bridge, o.Instance)
 	}
 	b := &Bridge{options: o, name: o.Bridge, hostNS: o.HostNetNS, attached: map[string]connected{}}
+	if o.Cluster != "" {
+		if b.cluster, err = parsePodCIDR(o.Cluster); err != nil {
+			return nil, fmt.Errorf("open network: the cluster's networks: %w", err)
+		}
+	}
 	defer func() {
 		if err != nil {
 			err = errors.Join(fmt.Errorf("open network: %w", err), b.Close())
@@ -108,7 +117,7 @@ func Open(o Options) (_ *Bridge, err error) {
 	if b.host, err = rtnl.Dial(b.home, b.hostNS); err != nil {
 		return nil, err
 	}
-	if b.table, err = hostport.Open(b.hostNS, o.Instance, b.name); err != nil {
+	if b.table, err = hostport.Open(b.hostNS, o.Instance, b.name, b.cluster); err != nil {
 		return nil, err
 	}
 	b.remover = newRemover(
@@ -317,6 +326,9 @@ func (b *Bridge) Status() error {
 	if there, err := b.table.Exists(); err != nil || !there {
 		return errs.New(errs.Unavailable, "network: nft table of instance %s is gone: %w", b.options.Instance, errors.Join(err, os.ErrNotExist))
 	}
+	if err := b.waiting(); err != nil {
+		return err
+	}
 	if size, used := b.leases.Size(); used >= size {
 		return errs.New(errs.ResourceExhausted, "network: all %d addresses are leased", size)
 	}
@@ -326,6 +338,14 @@ func (b *Bridge) Status() error {
 		}
 		return nil
 	})
+}
+
+// waiting says that the kubelet has not told this node's part of the cluster's networks. b.mu is held.
+func (b *Bridge) waiting() error {
+	if len(b.cluster) != 0 && len(b.ranges) == 0 {
+		return errs.New(errs.Unavailable, "network: the kubelet has not told the node's pod CIDR of the cluster's %s yet", b.options.Cluster)
+	}
+	return nil
 }
 
 // Ranges are the networks pods get addresses of, the primary one first.

@@ -97,7 +97,7 @@ func TestTheKubeletsPodCIDR(t *testing.T) {
 		want []string // beginnings
 		fail bool
 	}{
-		{cidr: "10.99.1.0/24", want: []string{"10.99.1.", "fd"}},
+		{cidr: "10.99.1.0/24", want: []string{"10.99.1."}},
 		{cidr: "10.99.2.0/24,2001:db8:77::/64", want: []string{"10.99.2.", "2001:db8:77:"}},
 		{cidr: "2001:db8:78::/64,10.99.3.0/24", want: []string{"2001:db8:78:", "10.99.3."}},
 		{cidr: "", want: []string{"2001:db8:78:", "10.99.3."}},
@@ -110,6 +110,9 @@ func TestTheKubeletsPodCIDR(t *testing.T) {
 			t.Errorf("%q: %v", c.cidr, err)
 		}
 		p := m.attach(b, "new")
+		if len(p.IPs) != len(c.want) {
+			t.Fatalf("after %q: addresses %v, want %v", c.cidr, p.IPs, c.want)
+		}
 		for i, want := range c.want {
 			if !strings.HasPrefix(p.IPs[i].String(), want) {
 				t.Errorf("after %q: addresses %v, want %v", c.cidr, p.IPs, c.want)
@@ -141,6 +144,36 @@ func TestTheKubeletsPodCIDR(t *testing.T) {
 		t.Errorf("with --subnet the kubelet decides: %v", p.IPs)
 	}
 	m.detach(configured, "c")
+}
+
+func TestANodeOfAClusterWaitsForItsPodCIDR(t *testing.T) {
+	m := newMachine(t)
+	inCluster := func(o *Options) { o.Cluster = "10.99.0.0/16" }
+	b := m.open(inCluster)
+	if err := b.Status(); !errs.Is(err, errs.Unavailable) || !strings.Contains(err.Error(), "10.99.0.0/16") {
+		t.Errorf("before the kubelet has told it: %v", err)
+	}
+	_, err := b.Attach(t.Context(), endpoint.Attachment{SandboxID: "early", NetNS: nettest.Bare(t)})
+	if !errs.Is(err, errs.Unavailable) {
+		t.Errorf("a pod before the kubelet has told it: %v", err)
+	}
+	m.clean(b)
+	if err := b.SetPodCIDR("10.99.7.0/24"); err != nil {
+		t.Fatal(err)
+	}
+	for _, b := range []*Bridge{b, m.open(inCluster)} {
+		if err := b.Status(); err != nil {
+			t.Errorf("after: %v", err)
+		}
+		if p := m.attach(b, "one"); !strings.HasPrefix(p.ip4().String(), "10.99.7.") {
+			t.Errorf("addresses %v", p.IPs)
+		}
+		m.detach(b, "one")
+		m.clean(b)
+	}
+	if p := m.attach(m.open(inCluster, func(o *Options) { o.Subnet = "10.99.8.0/24" }), "said"); !strings.HasPrefix(p.ip4().String(), "10.99.8.") {
+		t.Errorf("with --subnet: %v", p.IPs)
+	}
 }
 
 func TestTheChosenSubnetOverlapsNothing(t *testing.T) {

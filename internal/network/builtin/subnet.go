@@ -166,7 +166,8 @@ func (b *Bridge) inUse() ([]netip.Prefix, error) {
 	return used, nil
 }
 
-// ranges decides which networks pods get, the primary one first: configured, else the kubelet's, else chosen (and then remembered).
+// decideRanges decides which networks pods get, the primary one first: configured, else the kubelet's, else chosen (and then remembered); none
+// while a cluster's node waits for the kubelet's.
 func (b *Bridge) decideRanges() ([]netip.Prefix, error) {
 	var four, six netip.Prefix
 	var kubelet []netip.Prefix
@@ -199,8 +200,14 @@ func (b *Bridge) decideRanges() ([]netip.Prefix, error) {
 		}
 		*configured.to = p
 	}
-	if err := b.choose(&four, &six); err != nil {
-		return nil, err
+	switch {
+	case len(kubelet) != 0: // and what it does not name, the cluster does not have
+	case len(b.cluster) != 0 && b.options.Subnet == "":
+		return nil, nil
+	default:
+		if err := b.choose(&four, &six); err != nil {
+			return nil, err
+		}
 	}
 	all := make([]netip.Prefix, 0, 2)
 	for _, p := range []netip.Prefix{four, six} {

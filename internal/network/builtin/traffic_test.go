@@ -58,6 +58,25 @@ func TestPodsReachAndAreReached(t *testing.T) {
 	m.clean(b)
 }
 
+// Pods see each other's own address, whichever node they are on (kubernetes.io, "The Kubernetes network model").
+func TestPodsReachTheRestOfTheClusterWithTheirOwnAddress(t *testing.T) {
+	m := newMachine(t)
+	b := m.open(func(o *Options) {
+		o.Subnet, o.Subnet6 = "10.99.1.0/24", "fd99::1:0/112"
+		o.Cluster = "192.0.2.0/24,2001:db8::/64" // outside stands in for another node's pod
+	})
+	one := m.attach(b, "one")
+	m.serve(m.outside, "tcp", 80, "peer")
+	m.serve(m.outside, "udp", 53, "peer")
+	nettest.DefaultRoute(t, m.outside, "up0", hostIP4) // the way back
+	nettest.DefaultRoute(t, m.outside, "up0", hostIP6)
+	m.wants("pod to the cluster, IPv4", one.ns, "tcp", outsideIP4, 80, "peer", one.ip4())
+	m.wants("pod to the cluster, IPv6", one.ns, "tcp", outsideIP6, 80, "peer", one.ip6())
+	m.wants("pod to the cluster, UDP", one.ns, "udp", outsideIP4, 53, "peer", one.ip4())
+	m.detach(b, "one")
+	m.clean(b)
+}
+
 func TestHostPorts(t *testing.T) {
 	t.Run("frames in bridges are not filtered", func(t *testing.T) { testHostPorts(t, "0") })
 	t.Run("frames in bridges are filtered, as kube-proxy wants it", func(t *testing.T) { testHostPorts(t, "1") })

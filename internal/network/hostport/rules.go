@@ -32,6 +32,7 @@ import (
 //		oifname b ip  saddr 127.0.0.0/8 masquerade                 host → 127.0.0.1:port → pod
 //		oifname b ct status dnat ip  saddr @pods4 masquerade        pod → host port → pod: the answer must come back through here
 //		oifname b ct status dnat ip6 saddr @pods6 masquerade
+//		oifname != b ip daddr 10.244.0.0/16 return                  pod → pod of another node of the cluster, a rule a network
 //		oifname != b ip  saddr @pods4 masquerade random,fully       pod → world
 //		oifname != b ip6 saddr @pods6 masquerade random,fully }
 //
@@ -43,12 +44,13 @@ type rules struct {
 	ports4, ports6       *nftables.Set
 	anyports4, anyports6 *nftables.Set
 	bridge               []byte
+	peers                []netip.Prefix
 }
 
 // Registers of 4 bytes. A key or value that is longer takes those that follow.
 const reg0, reg1, reg2, reg4, reg5 = 8, 9, 10, 12, 13
 
-func newRules(table, bridge string) *rules {
+func newRules(table, bridge string, peers []netip.Prefix) *rules {
 	t := &nftables.Table{Name: table, Family: nftables.TableFamilyINet}
 	set := func(name string, key nftables.SetDatatype) *nftables.Set {
 		return &nftables.Set{Table: t, Name: name, KeyType: key, Interval: true, KeyByteOrder: binaryutil.BigEndian}
@@ -62,6 +64,7 @@ func newRules(table, bridge string) *rules {
 	r := &rules{
 		table:     t,
 		bridge:    ifname(bridge),
+		peers:     peers,
 		pods4:     set("pods4", nftables.TypeIPAddr),
 		pods6:     set("pods6", nftables.TypeIP6Addr),
 		ports4:    mapping("ports4", nftables.TypeIPAddr, nftables.TypeIPAddr, nftables.TypeInetProto, nftables.TypeInetService),
@@ -135,6 +138,9 @@ func (r *rules) add(c *nftables.Conn, pods []netip.Prefix) error {
 	rule(post, out, address(loopback4, true), hide)
 	rule(post, out, redirected(), member(r.pods4), hide)
 	rule(post, out, redirected(), member(r.pods6), hide)
+	for _, p := range r.peers {
+		rule(post, away, address(p, false), verdict(expr.VerdictReturn, ""))
+	}
 	random := []expr.Any{&expr.Masq{FullyRandom: true}} // two pods of one name server must not race for one port
 	rule(post, away, member(r.pods4), random)
 	rule(post, away, member(r.pods6), random)

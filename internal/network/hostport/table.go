@@ -39,10 +39,11 @@ type Table struct {
 	pods     []netip.Prefix
 }
 
-// Open prepares the table "fermata-<instance>" in the host's namespace, which is borrowed until Close. Nothing is changed before [Table.Rebuild].
-func Open(host *linux.FD, instance, bridge string) (*Table, error) {
+// Open prepares the table "fermata-<instance>" in the host's namespace, which is borrowed until Close. What pods send to peers, networks of other
+// nodes' pods, keeps their address. Nothing is changed before [Table.Rebuild].
+func Open(host *linux.FD, instance, bridge string, peers []netip.Prefix) (*Table, error) {
 	name := prefix + instance
-	t := &Table{name: name, host: host, rules: newRules(name, bridge), registry: newRegistry()}
+	t := &Table{name: name, host: host, rules: newRules(name, bridge, peers), registry: newRegistry()}
 	if err := t.dial(); err != nil {
 		return nil, err
 	}

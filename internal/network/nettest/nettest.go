@@ -106,14 +106,30 @@ func Neighbour(t testing.TB, host *linux.FD, link string, hostAddress, address [
 			t.Fatal(err)
 		}
 	}
-	l, err := h.Link(link)
+	for _, a := range address {
+		DefaultRoute(t, host, link, a.Addr())
+	}
+	return outside
+}
+
+// DefaultRoute sends what a namespace has no other route for to a gateway at a link.
+func DefaultRoute(t testing.TB, ns *linux.FD, link string, gateway netip.Addr) {
+	t.Helper()
+	home, err := linux.OpenHome()
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, a := range address {
-		if err := h.Do(rtnl.AddDefaultRoute(link, l.Index, a.Addr())); err != nil {
-			t.Fatal(err)
-		}
+	defer home.Close()
+	c, err := rtnl.Dial(home, ns)
+	if err != nil {
+		t.Fatal(err)
 	}
-	return outside
+	defer c.Close()
+	l, err := c.Link(link)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Do(rtnl.AddDefaultRoute(link, l.Index, gateway)); err != nil {
+		t.Fatal(err)
+	}
 }
