@@ -22,7 +22,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 )
 
-// Registry serves images on a loopback port, for every registry's name alike.
+// Registry serves images on a port of this machine, for every registry's name alike.
 type Registry struct {
 	// Address is host:port.
 	Address string
@@ -69,8 +69,11 @@ func saved(dir string) (map[string]v1.Image, error) {
 	return images, nil
 }
 
-// Serve serves all images until Close: built now, or found in [Directory].
-func Serve(ctx context.Context) (*Registry, error) {
+// Serve serves all images on a loopback port until Close: built now, or found in [Directory].
+func Serve(ctx context.Context) (*Registry, error) { return ServeAt(ctx, "127.0.0.1:0") }
+
+// ServeAt is Serve at an address ("198.18.0.1:0") that other network namespaces reach.
+func ServeAt(ctx context.Context, address string) (*Registry, error) {
 	get := All
 	if dir := os.Getenv(Directory); dir != "" {
 		get = func(context.Context) (map[string]v1.Image, error) { return saved(dir) }
@@ -79,7 +82,7 @@ func Serve(ctx context.Context) (*Registry, error) {
 	if err != nil {
 		return nil, err
 	}
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	listener, err := net.Listen("tcp", address)
 	if err != nil {
 		return nil, err
 	}

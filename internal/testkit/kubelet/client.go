@@ -91,15 +91,15 @@ func (p *Pod) Condition(name string) string {
 	return ""
 }
 
-// client does not keep connections, so that a test has none open at its end; the kubelet signs its certificate itself.
-var client = &http.Client{
+// anonymous does not keep connections, so that a test has none open at its end; the kubelet signs its certificate itself.
+var anonymous = &http.Client{
 	Timeout:   30 * time.Second,
 	Transport: &http.Transport{DisableKeepAlives: true, TLSClientConfig: &tls.Config{InsecureSkipVerify: true}},
 }
 
-// Get returns what the kubelet answers at a path ("/metrics/cadvisor"), with anonymous rights.
+// Get returns what the kubelet answers at a path ("/metrics/cadvisor"), with the rights of Options.Client.
 func (k *Kubelet) Get(ctx context.Context, path string) ([]byte, error) {
-	return get(ctx, "https://"+net.JoinHostPort(k.Address, strconv.Itoa(k.Port))+path)
+	return get(ctx, k.Client, "https://"+net.JoinHostPort(k.Address, strconv.Itoa(k.Port))+path)
 }
 
 // Pods are the kubelet's pods.
@@ -129,7 +129,7 @@ func (k *Kubelet) Healthy(ctx context.Context) error {
 	return err
 }
 
-func get(ctx context.Context, url string) ([]byte, error) {
+func get(ctx context.Context, client *http.Client, url string) ([]byte, error) {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return nil, err

@@ -16,6 +16,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -44,6 +45,8 @@ type Options struct {
 	Port, HealthzPort int
 	// Kubeconfig is how to reach the API server; "" is a kubelet alone, with static pods only.
 	Kubeconfig string
+	// Client asks the kubelet; nil asks as nobody, of a kubelet that lets nobody do everything.
+	Client *http.Client
 	// Config are members of KubeletConfiguration (kubelet.config.k8s.io/v1beta1), in place of those that Start would write.
 	Config map[string]any
 	// Flags are further flags.
@@ -111,6 +114,9 @@ func Start(ctx context.Context, o Options) (*Kubelet, error) {
 func (o *Options) complete(ctx context.Context) error {
 	if o.Name == "" {
 		o.Name = "node"
+	}
+	if o.Client == nil {
+		o.Client = anonymous
 	}
 	if o.Address == "" {
 		o.Address = "127.0.0.1"

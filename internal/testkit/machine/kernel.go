@@ -13,7 +13,7 @@ import (
 
 // mounts finds mounts of the host's mount namespace and of the first process's, if that is another; binds of namespaces among them.
 func (s *Snapshot) mounts() error {
-	for _, pid := range []string{"self", "1"} {
+	for _, pid := range []string{"thread-self", "1"} {
 		file, err := os.Open("/proc/" + pid + "/mountinfo")
 		if err != nil {
 			return err

@@ -36,10 +36,14 @@ func Fermata(ctx context.Context, o Options) (*Node, error) {
 	name := o.unique()
 	n := &Node{Kind: "fermata", Dir: o.Dir, Log: filepath.Join(o.Dir, "daemon.log"), Socket: filepath.Join(o.Dir, "s/fermata.sock")}
 	n.Endpoint = "unix://" + n.Socket
+	n.enter = o.Enter
 	n.command = []string{
 		o.Binary, "daemon", "--root", filepath.Join(o.Dir, "r"), "--state", filepath.Join(o.Dir, "s"), "--listen", n.Endpoint,
 		"--bridge", "fm" + name, "--cgroup-parent", "/fermata-" + name, "--registries", o.Registries,
 		"--cni-conf-dir", filepath.Join(o.Dir, "no-cni"), "--log-level", "debug",
+	}
+	if o.ClusterCIDR != "" {
+		n.command, n.clustered = append(n.command, "--cluster-cidr", o.ClusterCIDR), true
 	}
 	n.command = append(n.command, o.Args...)
 	// An instance's names derive from its root, as in config.Config.Instance and network/builtin's linkPrefix.

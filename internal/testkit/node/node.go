@@ -14,10 +14,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
 	"time"
+
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"fermata/internal/testkit/cri"
 	"fermata/internal/testkit/machine"
@@ -35,6 +38,10 @@ type Options struct {
 	Binary string
 	// Args are further flags of fermata's daemon.
 	Args []string
+	// ClusterCIDR makes it a cluster's node, which has no network before a kubelet has told its part of it.
+	ClusterCIDR string
+	// Enter is put before the daemon's command line: a program that starts it in other namespaces and becomes it, as nsenter does.
+	Enter []string
 }
 
 // unique is the name with four digits from the directory: a run that was killed, or one at the same time, has others.
@@ -54,12 +61,16 @@ type Node struct {
 	// CRI is connected to the endpoint; it stays valid over Restart.
 	CRI *cri.Client
 
+	// enter is Options.Enter, command the daemon's command line.
+	enter   []string
 	command []string
 	env     []string
 	process *exec.Cmd
 	ended   chan struct{}
 	cleanup func(context.Context) error
-	scope   machine.Scope
+	// clustered says that the network is ready when a kubelet has told its part of the cluster's.
+	clustered bool
+	scope     machine.Scope
 }
 
 // slack is as many calls as tests make at once.
@@ -80,7 +91,8 @@ func (n *Node) start(ctx context.Context) error {
 		return err
 	}
 	defer log.Close()
-	cmd := exec.Command(n.command[0], n.command[1:]...)
+	command := slices.Concat(n.enter, n.command)
+	cmd := exec.Command(command[0], command[1:]...)
 	cmd.Stdout, cmd.Stderr, cmd.Env = log, log, append(os.Environ(), n.env...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := cmd.Start(); err != nil {
@@ -108,7 +120,7 @@ func (n *Node) start(ctx context.Context) error {
 	return nil
 }
 
-// ready waits until the runtime and its network are. The daemon's end, or a minute, end the wait.
+// ready waits until the runtime and, without a kubelet to wait for, its network are. The daemon's end, or a minute, end the wait.
 func (n *Node) ready(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
@@ -116,7 +128,7 @@ func (n *Node) ready(ctx context.Context) error {
 	defer tick.Stop()
 	for {
 		missing, err := n.CRI.Missing(ctx)
-		if err == nil && len(missing) == 0 {
+		if err == nil && !slices.ContainsFunc(missing, n.awaits) {
 			return nil
 		}
 		select {
@@ -137,6 +149,11 @@ func (n *Node) Doctor(ctx context.Context, flags ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, n.command[0], append([]string{"doctor", "--address", n.Endpoint}, flags...)...)
 	out, err := cmd.CombinedOutput()
 	return string(out), err
+}
+
+// awaits reports whether a missing condition is to be waited for.
+func (n *Node) awaits(condition string) bool {
+	return !n.clustered || !strings.HasPrefix(condition, runtimeapi.NetworkReady)
 }
 
 // PID is the daemon's process.
