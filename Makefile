@@ -90,6 +90,10 @@ kubelet-e2e: build tools ## fermata under a real kubelet, alone with static pods
 fault: build tools ## a fault at every step of every pipeline: errors, panics, kill -9 (root)
 	@set -o pipefail; $(GO) test -count=1 -timeout 20m -v ./test/fault | grep -v -e '^=== RUN' -e '    --- PASS'
 
+.PHONY: cluster-e2e
+cluster-e2e: build tools ## a whole Kubernetes with two nodes on this machine; the first time it is built, in ten minutes (root)
+	$(GO) test -count=1 -timeout 20m -v ./test/cluster
+
 .PHONY: kernels
 kernels: build tools ## the end-to-end tests on other kernels, in virtual machines (root)
 	$(GO) run ./test/kernels
