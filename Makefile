@@ -106,6 +106,10 @@ bench: build ## what a pod costs (root)
 bench-peers: build tools ## the same beside containerd, in one run (root)
 	$(GO) run ./test/bench -runtimes fermata,containerd
 
+.PHONY: bench-probes
+bench-probes: build tools ## exec probes of 50 pods under a real kubelet, once a second each: CPU of runtime and kubelet, beside containerd (root)
+	$(GO) run ./test/bench -runtimes fermata,containerd -probes 50
+
 .PHONY: tools
 tools: ## install the Debian packages that tests need, if they are missing: test/packages (root)
 	$(NEED_ROOT)

@@ -25,6 +25,10 @@ const (
 	// execDrain is how long output is still read after the command itself has ended while something it left behind holds the pipes
 	// (kubernetes #92057: an exec that never ended).
 	execDrain = 500 * time.Millisecond
+	// smallRead is enough for what most commands (probes) write, largeRead for those that write more, in bytes. At 50 probes a second two large
+	// buffers each were most of what the collector had to collect.
+	smallRead = 512
+	largeRead = 32 << 10
 	// launchHangs is how long a launch whose caller has given up may go on before it is killed.
 	launchHangs = 2 * time.Second
 )
@@ -311,12 +315,15 @@ func capture() (*captured, error) {
 
 func (c *captured) read() {
 	defer close(c.done)
-	buf := make([]byte, 32<<10)
+	buf := make([]byte, smallRead)
 	for {
 		n, err := c.ours.Read(buf)
 		c.kept = append(c.kept, buf[:min(n, execOutputLimit-len(c.kept))]...)
 		if err != nil {
 			return // the end, the drain's deadline, or closed
+		}
+		if n == smallRead && len(buf) == smallRead {
+			buf = make([]byte, largeRead)
 		}
 	}
 }

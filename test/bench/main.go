@@ -118,7 +118,7 @@ func measureStarted(ctx context.Context, o options, name string, registry *image
 	if start == nil {
 		return nil, errors.New("unknown runtime: want fermata or containerd")
 	}
-	n, err := start(ctx, node.Options{Dir: dir, Registries: certs, Name: "bn", Binary: o.binary})
+	n, err := start(ctx, node.Options{Dir: dir, Registries: certs, Name: "bn", Binary: o.binary, Args: []string{"--log-level", "info"}})
 	if err != nil {
 		return nil, err
 	}
