@@ -209,7 +209,7 @@ func TestImageVolumesInAUserNamespace(t *testing.T) {
 		layers    []string
 		sub, file string
 	}{{image, "", "top"}, {image, "sub", "file"}, {image[1:], "", "sub/file"}, {image[1:], "sub", "file"}} {
-		volume, err := n.ImageVolume(c.layers, c.sub, mapped)
+		volume, err := n.ImageVolume(c.layers, c.sub, mapped, "")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -237,7 +237,7 @@ func TestUserNamespacesOnOlderKernels(t *testing.T) {
 	wants(t, proc.output(), "/file: mode 100755 dev 0:0 owner 5:6", "/bin/app: mode 100755 dev 0:0 owner 0:0")
 	ownedBy(t, r.rootfs.Upper+"/new", 300000, 500000)
 	ownedBy(t, top+"/file", 5, 6)
-	volume, err := n.ImageVolume([]string{top, p.lower}, "", mapped)
+	volume, err := n.ImageVolume([]string{top, p.lower}, "", mapped, "")
 	if err != nil {
 		t.Fatal(err)
 	}
