@@ -29,7 +29,7 @@ func (c *session) launch(m wire.Message) {
 		c.reply(m.Request, &wire.Reply{Err: err})
 		return
 	}
-	p := &process{server: c.server, id: l.ID, kind: l.Kind, decided: make(chan struct{})}
+	p := &process{server: c.server, id: l.ID, kind: l.Kind, decided: make(chan struct{}), held: held{ID: l.ID, Process: l.Kind.String(), Kind: l.Kind}}
 	if err := c.server.reserve(p); err != nil {
 		c.reply(m.Request, &wire.Reply{Err: err})
 		return
@@ -179,6 +179,9 @@ func (p *process) known() (*linux.FD, error) {
 			return nil, err
 		}
 	}
+	if err := p.keepLaunched(); err != nil {
+		return nil, err
+	}
 	return p.pidfd.Dup()
 }
 
@@ -239,6 +242,7 @@ func (p *process) prepare(l *wire.Launch, e *ends) (err error) {
 				return err
 			}
 			sources = append(sources, source{s.name, reader, false})
+			p.held.Outputs = append(p.held.Outputs, s.name)
 		}
 	}
 	if master := l.FD(wire.Console); master != nil {
@@ -248,6 +252,7 @@ func (p *process) prepare(l *wire.Launch, e *ends) (err error) {
 			return err
 		}
 		sources = append(sources, source{"stdout", reader, true})
+		p.held.Console = true
 	}
 	if oom := l.FD(wire.OOM); oom != nil {
 		if p.oom, err = oom.Dup(); err != nil {
@@ -255,6 +260,11 @@ func (p *process) prepare(l *wire.Launch, e *ends) (err error) {
 			return err
 		}
 		p.oomBefore = oomKills(p.oom)
+		if p.held.OOM, err = oom.Location(); err != nil {
+			linux.CloseAll(fdsOf(sources)...)
+			return err
+		}
+		p.held.OOMBefore = p.oomBefore
 	}
 	return p.prepareLog(l, sources)
 }
@@ -280,15 +290,16 @@ func (p *process) prepareStdin(l *wire.Launch, e *ends) error {
 		return err
 	}
 	// In this order, non-blocking first, neither waits for the other.
-	end, err := linux.Open(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	end, err := linux.Open(path, os.O_RDONLY|nonblock, 0)
 	if err != nil {
 		return err
 	}
 	e.owned = append(e.owned, end)
 	e.stdin = end
-	if p.stdin, err = linux.Open(path, os.O_WRONLY|syscall.O_NONBLOCK, 0); err != nil {
+	if p.stdin, err = linux.Open(path, os.O_WRONLY|nonblock, 0); err != nil {
 		return err
 	}
+	p.held.Stdin = true
 	return end.SetNonblock(false)
 }
 
@@ -305,7 +316,7 @@ func (p *process) prepareOutput(name string, to **linux.FD, l *wire.Launch, e *e
 	}
 	e.owned = append(e.owned, end)
 	*to = end
-	return linux.Open(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	return linux.Open(path, os.O_RDONLY|nonblock, 0)
 }
 
 // prepareConsole holds a pty's master and returns a duplicate to read from.
@@ -324,20 +335,41 @@ func (p *process) prepareLog(l *wire.Launch, sources []source) error {
 	if len(sources) == 0 {
 		return nil
 	}
-	writer := logs.NewWriter(nil)
+	p.output = newOutput(p.server, logs.NewWriter(nil), l.Log != nil)
 	maxLine := 0
 	if l.Log != nil {
-		file, err := logs.OpenFile(l.FD(wire.LogDir), l.Log.Base)
-		if err != nil {
-			linux.CloseAll(fdsOf(sources)...)
-			return err
-		}
-		writer.Reopen(file)
 		maxLine = l.Log.MaxLine
 	}
-	p.output = newOutput(p.server, writer, l.Log != nil)
 	for _, s := range sources {
 		p.output.add(s, maxLine)
 	}
+	if l.Log == nil {
+		return nil
+	}
+	return p.openLog(l.FD(wire.LogDir), l.Log)
+}
+
+// openLog opens the log and its journal; what was made is freed with the process.
+func (p *process) openLog(dir *linux.FD, l *wire.Log) error {
+	path, err := dir.Location()
+	if err != nil {
+		return err
+	}
+	p.held.Log = &heldLog{Dir: path, Base: l.Base, MaxLine: l.MaxLine}
+	file, err := logs.OpenFile(dir, l.Base)
+	if err != nil {
+		return err
+	}
+	p.output.writer.Reopen(file)
+	p.fifos = append(p.fifos, p.journalPath())
+	if p.output.journal, err = newJournal(p.journalPath(), l.MaxLine); err != nil {
+		return err
+	}
+	p.output.noteFile(file)
 	return nil
 }
+
+const nonblock = syscall.O_NONBLOCK
+
+// errNoReader is what opening a FIFO to write without waiting says where nobody has it open to read.
+const errNoReader = syscall.ENXIO

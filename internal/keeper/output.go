@@ -48,6 +48,7 @@ type output struct {
 	// writing is held (by a value in it) by who uses the writer, the splitters and the descriptors of streams: the reader for one batch at a time.
 	writing chan struct{}
 	writer  *logs.Writer
+	journal *journal  // what a next keeper must know; nil if nothing is logged
 	last    time.Time // of the last batch
 	lastN   int       // its size
 
@@ -63,7 +64,9 @@ type output struct {
 // stream is one source being read.
 type stream struct {
 	out      *output
-	fd       *linux.FD
+	fd       *linux.FD // nil while a terminal's master is awaited, see process.restore
+	tty      bool
+	lane     int // of the journal
 	splitter *logs.Splitter
 	token    uint64
 	enlarged bool
@@ -84,8 +87,13 @@ func newOutput(s *Server, writer *logs.Writer, logged bool) *output {
 
 // add takes a source to read, before follow.
 func (o *output) add(s source, maxLine int) {
+	lane := 0
+	if s.stream == "stderr" {
+		lane = 1
+	}
 	o.streams = append(o.streams, &stream{
-		name: s.stream, followers: followers{server: o.server}, out: o, fd: s.fd, splitter: logs.NewSplitter(s.stream, maxLine, s.tty), left: drainBytes, drained: make(chan struct{}), watch: untilRead,
+		name: s.stream, followers: followers{server: o.server}, out: o, fd: s.fd, tty: s.tty, lane: lane, splitter: logs.NewSplitter(s.stream, maxLine, s.tty),
+		left: drainBytes, drained: make(chan struct{}), watch: untilRead,
 	})
 }
 
@@ -94,11 +102,18 @@ func (o *output) follow() {
 	o.mu.Lock() // whoever is told at once waits until the stream knows its token
 	defer o.mu.Unlock()
 	for _, s := range o.streams {
-		token, err := o.server.follow(s.fd, untilRead, s)
-		s.token = token
-		if err != nil {
-			o.server.o.warn(err) // it is read once, at the process's end
+		if s.fd != nil {
+			o.attend(s)
 		}
+	}
+}
+
+// attend has a stream's news told. The caller holds o.mu.
+func (o *output) attend(s *stream) {
+	token, err := o.server.follow(s.fd, untilRead, s)
+	s.token = token
+	if err != nil {
+		o.server.o.warn(err) // it is read once, at the process's end
 	}
 }
 
@@ -135,7 +150,7 @@ func takeBuffers(room int) *buffers {
 		}
 	default:
 	}
-	return &buffers{in: make([]byte, readSize), out: make([]byte, 0, writeSize+room)}
+	return &buffers{out: make([]byte, 0, writeSize+room)}
 }
 
 func giveBuffers(b *buffers) {
@@ -202,15 +217,17 @@ func (o *output) turn(s *stream, b *buffers) bool {
 
 	o.writing <- struct{}{}
 	defer func() { <-o.writing }()
-	n, err := s.fd.ReadNow(b.in)
+	got, err := o.take(s, b, ended)
+	n := len(got)
 	if n > 0 {
-		o.log(s, b, n)
+		o.log(s, b, got)
 	}
 	s.enlarge(n)
 	if err != nil {
 		o.end(s, b, err)
 	} else if n == 0 {
 		s.splitter.Idle()
+		o.journal.idle(s.lane)
 	}
 
 	o.mu.Lock()
@@ -244,31 +261,12 @@ func (o *output) await(s *stream, watch uint32) {
 	o.server.o.warn(o.server.poller.Rearm(s.fd, watch, s.token))
 }
 
-// log writes what was read. The caller holds o.writing.
-func (o *output) log(s *stream, b *buffers, n int) {
-	now := time.Now()
-	o.last, o.lastN = now, n
-	s.followers.write(b.in[:n])
-	if !o.logged {
-		return
-	}
-	s.splitter.Stamp(now)
-	for rest := b.in[:n]; len(rest) > 0; {
-		b.out, rest = s.splitter.Append(b.out[:0], rest, writeSize)
-		o.writer.Write(b.out, now)
-	}
-}
-
 // end logs what has no newline and never will have one: every writer is gone. The caller holds o.writing.
 func (o *output) end(s *stream, b *buffers, err error) {
 	if err != io.EOF {
 		o.server.o.warn(err)
 	}
-	if s.splitter.Holds() {
-		now := time.Now()
-		s.splitter.Stamp(now)
-		o.writer.Write(s.splitter.Flush(b.out[:0]), now)
-	}
+	o.flush(s, b.out[:0])
 	s.splitter.Idle()
 }
 
@@ -297,8 +295,11 @@ func (o *output) drop(s *stream) {
 	}
 	s.gone = true
 	s.drain()
-	o.server.unfollow(s.fd, s.token)
+	if s.fd != nil {
+		o.server.unfollow(s.fd, s.token)
+	}
 	s.fd.Close()
+	s.fd = nil
 	for _, other := range o.streams {
 		if !other.gone {
 			return
@@ -350,6 +351,7 @@ func (o *output) reopen(file *linux.FD) error {
 		return errs.New(errs.FailedPrecondition, "reopen log %s: the process has ended and its log is complete", file.Name())
 	}
 	o.writer.Reopen(file)
+	o.noteFile(file)
 	return nil
 }
 
@@ -363,16 +365,11 @@ func (o *output) close() {
 		defer o.mu.Unlock()
 		for _, s := range o.streams {
 			if !s.gone {
-				o.flush(s)
+				o.flush(s, nil)
 				o.drop(s)
 			}
 		}
+		o.journal.close()
+		o.journal = nil
 	})
-}
-
-// flush logs the held piece of a stream that will not be read to its end. The caller holds o.writing.
-func (o *output) flush(s *stream) {
-	now := time.Now()
-	s.splitter.Stamp(now)
-	o.writer.Write(s.splitter.Flush(nil), now)
 }

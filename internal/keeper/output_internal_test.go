@@ -30,8 +30,9 @@ func (d *deadDisk) Write(p []byte) (int, error) {
 	return d.got.Write(p)
 }
 
-func (d *deadDisk) CutTail(int64) error { return nil }
-func (d *deadDisk) Close() error        { return nil }
+func (d *deadDisk) CutTail(int64) error  { return nil }
+func (d *deadDisk) Size() (int64, error) { return 0, nil }
+func (d *deadDisk) Close() error         { return nil }
 
 // A disk that hangs stops its own log, for as long as it hangs, and neither the exit nor anybody else's log.
 func TestADeadDiskStopsOnlyItsOwnLog(t *testing.T) {

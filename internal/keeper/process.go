@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"sync"
@@ -33,6 +32,8 @@ type process struct {
 	told *wire.Exit // guarded by Server.mu; nil until the exit is known to all
 
 	mu       sync.Mutex // guards what follows
+	held     held       // as recorded
+	lost     string     // why its exit will never be known; "" as long as it may
 	launched bool       // until then only pid and pidfd are looked at by others than the launch
 	givenUp  bool       // killed while it was being launched
 	pid      int
@@ -147,7 +148,10 @@ func (p *process) closeStdin() error {
 		return errs.New(errs.FailedPrecondition, "close stdin of %s: it is being launched", p.id)
 	}
 	err := p.stdin.Close()
-	p.stdin = nil
+	if p.stdin = nil; p.held.Stdin {
+		p.held.Stdin = false
+		err = errors.Join(err, p.keep())
+	}
 	return err
 }
 
@@ -167,11 +171,51 @@ func (p *process) reopen(dirs []*linux.FD, base string) error {
 	if out == nil || !out.logged {
 		return errs.New(errs.FailedPrecondition, "reopen log of %s: it has none, or has ended", p.id)
 	}
+	path, err := dirs[0].Location()
+	if err != nil {
+		return err
+	}
 	file, err := logs.OpenFile(dirs[0], base)
 	if err != nil {
 		return err
 	}
-	return out.reopen(file)
+	if err := out.reopen(file); err != nil {
+		return err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if log := p.held.Log; log == nil || log.Dir == path && log.Base == base || p.pidfd == nil {
+		return nil
+	}
+	p.held.Log = &heldLog{Dir: path, Base: base, MaxLine: p.held.Log.MaxLine}
+	return p.keep()
+}
+
+// restore takes the master of the terminal that an earlier keeper held.
+func (p *process) restore(masters []*linux.FD) error {
+	if len(masters) != 1 {
+		return errs.New(errs.InvalidArgument, "restore console of %s: %d descriptors came, want one", p.id, len(masters))
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch {
+	case !p.launched || p.pidfd == nil || p.output == nil || !p.held.Console:
+		return errs.New(errs.FailedPrecondition, "restore console of %s: it has ended, or has no terminal", p.id)
+	case p.console != nil:
+		return nil
+	}
+	master, err := masters[0].Dup()
+	if err != nil {
+		return err
+	}
+	reader, err := masters[0].Dup()
+	if err != nil {
+		master.Close()
+		return err
+	}
+	p.console = master
+	p.output.restore(reader)
+	return nil
 }
 
 // holdNamespaces opens a pause's namespaces, so that they outlive it. It is not reaped yet, so the PID is its own.
@@ -195,14 +239,12 @@ func (p *process) end() {
 	pidfd := p.pidfd
 	p.mu.Unlock()
 	// Outside the lock: a process that is traced is readable but not to be had until its tracer lets go.
-	status, err := pidfd.WaitPidfd()
+	status, unknown := p.reap(pidfd)
 	finished := time.Now()
-	if err != nil {
-		p.server.o.warn(err)
-		status.Code = 255 // it ended, and nobody can say how
-	}
 	p.mu.Lock()
-	p.server.unfollow(p.pidfd, p.token)
+	if p.pidfd != nil {
+		p.server.unfollow(p.pidfd, p.token)
+	}
 	p.pidfd.Close()
 	p.pidfd = nil
 	p.stdin.Close() // nobody reads it any more
@@ -212,7 +254,10 @@ func (p *process) end() {
 	p.oom = nil
 	exit := &wire.Exit{
 		ID: p.id, Kind: p.kind, PID: p.pid, Code: status.Code, Signal: status.Signal, OOMKilled: oomKilled,
-		Started: p.started, Finished: finished,
+		Started: p.started, Finished: finished, Unknown: unknown != "", Note: unknown,
+	}
+	if p.held.Console && p.console == nil && status.Signal == syscall.SIGHUP {
+		exit.Note = "its terminal hung up: keeper and daemon were both killed"
 	}
 	out := p.output
 	p.mu.Unlock()
@@ -225,6 +270,48 @@ func (p *process) end() {
 	if heard := p.server.tell(p, exit); !heard {
 		p.recordLate(exit)
 	}
+}
+
+// unknownCode is the exit code of a process of which nobody can say how it ended.
+const unknownCode = 255
+
+// reapLimit is how long the parent of a process that this keeper did not launch may take to reap it.
+const reapLimit = 5 * time.Second
+
+// reap waits for the process's end and says how it ended, or why that is unknown. What an earlier keeper launched is no child of this one: init, or a sub-reaper
+// between, reaps it. Until then /proc says how it ended, and after that the kernel keeps it for a pidfd (Linux 6.15).
+func (p *process) reap(pidfd *linux.FD) (status linux.Exit, unknown string) {
+	if pidfd == nil {
+		return linux.Exit{Code: unknownCode}, p.lost
+	}
+	status, err := pidfd.WaitPidfd()
+	if errors.Is(err, syscall.ECHILD) {
+		if status, err = exitOfOther(pidfd, p.server.pins); err == nil {
+			return status, ""
+		}
+	}
+	if err != nil {
+		return linux.Exit{Code: unknownCode}, "how it ended is unknown: the keeper that launched it was killed, and this one learnt only that it ended: " + err.Error()
+	}
+	return status, ""
+}
+
+// exitOfOther is how somebody else's child ended, which it did. kept says that this kernel keeps it after reaping.
+func exitOfOther(pidfd *linux.FD, kept bool) (linux.Exit, error) {
+	status, known, err := pidfd.ZombieExit()
+	if known || err != nil {
+		return status, err
+	}
+	if !kept {
+		return status, errors.New("it was reaped by another process, and this kernel does not keep how it ended (Linux 6.15 does)")
+	}
+	if err := pidfd.WaitReaped(reapLimit); err != nil {
+		return status, err
+	}
+	if status, known, err = pidfd.PidfdExit(); err == nil && !known {
+		err = errors.New("the kernel did not keep it")
+	}
+	return status, err
 }
 
 // recordLate keeps an exit that nobody heard where it outlives a reboot.
@@ -294,11 +381,12 @@ func (p *process) free() {
 		os.Remove(path)
 	}
 	p.fifos = nil
+	p.unkeep()
 }
 
 // fifo makes the process's FIFO for a stream, replacing one that an earlier keeper left.
 func (p *process) fifo(stream string, l *wire.Launch) (path string, err error) {
-	path = filepath.Join(p.server.fifoDir(), fileName(p.id)+"."+stream)
+	path = p.fifoPath(stream)
 	for range 2 {
 		if err = linux.Mkfifo(path, l.StdioUID, l.StdioGID); !isExist(err) {
 			break

@@ -25,6 +25,8 @@ type record struct {
 	Started    time.Time `json:"started"`
 	Finished   time.Time `json:"finished"`
 	LogDropped uint64    `json:"logDropped,omitempty"`
+	Unknown    bool      `json:"unknown,omitempty"`
+	Note       string    `json:"note,omitempty"`
 }
 
 const recordKind = "exit"
@@ -33,7 +35,7 @@ const recordKind = "exit"
 func (s *Server) record(dir string, e *wire.Exit, o durable.Options) {
 	r := record{
 		ID: e.ID, Process: e.Kind.String(), Kind: e.Kind, PID: e.PID, Code: e.Code, Signal: int(e.Signal), OOMKilled: e.OOMKilled,
-		Started: e.Started, Finished: e.Finished, LogDropped: e.LogDropped,
+		Started: e.Started, Finished: e.Finished, LogDropped: e.LogDropped, Unknown: e.Unknown, Note: e.Note,
 	}
 	s.o.warn(durable.Write(filepath.Join(dir, fileName(e.ID)), recordKind, &r, o))
 }
@@ -70,7 +72,7 @@ func (s *Server) readExits() error {
 			}
 			e := &wire.Exit{
 				ID: r.ID, Kind: r.Kind, PID: r.PID, Code: r.Code, Signal: syscall.Signal(r.Signal), OOMKilled: r.OOMKilled,
-				Started: r.Started, Finished: r.Finished, LogDropped: r.LogDropped,
+				Started: r.Started, Finished: r.Finished, LogDropped: r.LogDropped, Unknown: r.Unknown, Note: r.Note,
 			}
 			if path := filepath.Join(dir, entry.Name()); wire.CheckID(r.ID) != nil || fileName(r.ID) != entry.Name() {
 				aside, err := durable.Quarantine(path)

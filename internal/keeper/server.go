@@ -60,6 +60,8 @@ type Server struct {
 	null      *linux.FD
 	listener  *linux.PacketListener
 	poller    *linux.Poller
+	scratch   scratch
+	pins      bool           // this kernel can pin
 	followers atomic.Int32   // pipes that output is copied to
 	work      sync.WaitGroup // the epoll loop, sessions, launches and exits
 
@@ -93,7 +95,7 @@ func New(o Options) (_ *Server, err error) {
 			s.free()
 		}
 	}()
-	for _, dir := range []string{o.State, o.Root, s.fifoDir(), s.exitDir(), s.lateExitDir()} {
+	for _, dir := range []string{o.State, o.Root, s.fifoDir(), s.exitDir(), s.lateExitDir(), s.heldDir(), s.pinDir()} {
 		if err := durable.MakeDir(dir); err != nil {
 			return nil, err
 		}
@@ -108,6 +110,15 @@ func New(o Options) (_ *Server, err error) {
 		return nil, err
 	}
 	if s.poller, err = linux.NewPoller(); err != nil {
+		return nil, err
+	}
+	if s.scratch.r, s.scratch.w, err = linux.ScratchPipe(); err != nil {
+		return nil, err
+	}
+	if err := s.openPins(); err != nil {
+		return nil, err
+	}
+	if err := s.readHeld(); err != nil {
 		return nil, err
 	}
 	// The lock is ours, so whoever bound this path is gone.
@@ -204,7 +215,11 @@ func (s *Server) free() {
 	if s.poller != nil {
 		s.poller.Close()
 	}
-	linux.CloseAll(s.null, s.lock)
+	linux.CloseAll(s.scratch.r, s.scratch.w, s.null)
+	if s.lock != nil && s.ended { // nothing is held
+		s.o.warn(linux.UnmountPins(s.pinDir()))
+	}
+	s.lock.Close()
 }
 
 // watch is the epoll loop.

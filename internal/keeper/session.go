@@ -130,7 +130,7 @@ func (c *session) read() {
 		switch m.Type {
 		case wire.TypeLaunch:
 			c.server.work.Go(func() { c.launch(m) })
-		case wire.TypeReopenLog, wire.TypeForget: // wait for disks
+		case wire.TypeReopenLog, wire.TypeRestore, wire.TypeForget: // wait for disks
 			c.server.work.Go(func() { c.answer(m) })
 		default:
 			c.answer(m)
@@ -195,6 +195,7 @@ func (s *Server) do(t wire.Type, r *wire.Request, given []*linux.FD) (*wire.Repl
 		wire.TypeCloseStdin: {"close stdin of", func(p *process) (*wire.Reply, []*linux.FD, error) { return nil, nil, p.closeStdin() }},
 		wire.TypeNamespaces: {"hand out namespaces of", func(p *process) (*wire.Reply, []*linux.FD, error) { return p.handNamespaces() }},
 		wire.TypeFollow:     {"follow", func(p *process) (*wire.Reply, []*linux.FD, error) { return nil, nil, p.copyTo(r.Streams, given) }},
+		wire.TypeRestore:    {"restore the console of", func(p *process) (*wire.Reply, []*linux.FD, error) { return nil, nil, p.restore(given) }},
 		wire.TypeReopenLog:  {"reopen log of", func(p *process) (*wire.Reply, []*linux.FD, error) { return nil, nil, p.reopen(given, r.Base) }},
 	}
 	op, ok := ops[t]

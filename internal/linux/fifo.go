@@ -39,6 +39,41 @@ func (f *FD) SetPipeSize(n int) error {
 	return nil
 }
 
+// Readable is how many bytes a pipe or a terminal's master has to be read now: FIONREAD, which is TIOCINQ, ioctl_tty(2).
+func (f *FD) Readable() (int, error) {
+	n, err := unix.IoctlGetInt(f.Int(), unix.TIOCINQ)
+	if err != nil {
+		return 0, fmt.Errorf("ask what is in %s: %w", f.Name(), err)
+	}
+	return n, nil
+}
+
+// HungUp reports whether there is nothing to be read from a pipe or a terminal's master, and nobody who could write. A FIFO that had no writer when it was
+// opened never says so.
+//
+// A hang-up is believed when it is told twice: n_tty looks for input first and for the other side's end after it, so what was written in between
+// together with the end is still there to be read (seen on Linux 6.18).
+func (f *FD) HungUp() bool {
+	for range 2 {
+		p := []unix.PollFd{{Fd: int32(f.Int()), Events: unix.POLLIN}}
+		err := retry(func() error { _, err := unix.Poll(p, 0); return err })
+		if err != nil || p[0].Revents&unix.POLLIN != 0 || p[0].Revents&(unix.POLLHUP|unix.POLLERR) == 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// Tee copies up to n bytes of what is in a pipe to another pipe without taking them: tee(2). It does not wait.
+func (f *FD) Tee(to *FD, n int) (int, error) {
+	var copied int64
+	err := retry(func() (err error) { copied, err = unix.Tee(f.Int(), to.Int(), n, unix.SPLICE_F_NONBLOCK); return err })
+	if err != nil {
+		return 0, fmt.Errorf("look into %s: %w", f.Name(), err)
+	}
+	return int(copied), nil
+}
+
 // ReadNow reads what is there from a non-blocking descriptor: 0 and no error when that is nothing, io.EOF when every writer is gone
 // (for a pty's master: when it was hung up).
 //

@@ -18,6 +18,24 @@ func (f *FD) CheckRegular() error {
 	return nil
 }
 
+// Size is a file's length in bytes.
+func (f *FD) Size() (int64, error) {
+	var st unix.Stat_t
+	if err := retry(func() error { return unix.Fstat(f.Int(), &st) }); err != nil {
+		return 0, fmt.Errorf("stat %s: %w", f.Name(), err)
+	}
+	return st.Size, nil
+}
+
+// Identity tells an open file from every other: its filesystem's device number and its inode's.
+func (f *FD) Identity() (device, inode uint64, err error) {
+	var st unix.Stat_t
+	if err := retry(func() error { return unix.Fstat(f.Int(), &st) }); err != nil {
+		return 0, 0, fmt.Errorf("stat %s: %w", f.Name(), err)
+	}
+	return uint64(st.Dev), st.Ino, nil
+}
+
 // CutTail takes n bytes off a file's end; nobody else may be writing.
 func (f *FD) CutTail(n int64) error {
 	if n == 0 {

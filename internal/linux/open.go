@@ -72,6 +72,15 @@ func unixMode(m os.FileMode) uint32 {
 	return bits
 }
 
+// Location is the path by which an open file is reached in this process's mount namespace: where it was opened, or was moved to since.
+func (f *FD) Location() (string, error) {
+	path, err := os.Readlink(f.Path())
+	if err != nil {
+		return "", fmt.Errorf("find the path of %s: %w", f.Name(), err)
+	}
+	return path, nil
+}
+
 // Mkdirat makes one directory directly below f. The name must be a single component.
 func (f *FD) Mkdirat(name string, mode os.FileMode) error {
 	if err := retry(func() error { return unix.Mkdirat(f.Int(), name, unixMode(mode)) }); err != nil {

@@ -1,8 +1,10 @@
 package linux
 
 import (
+	"errors"
 	"fmt"
 	"syscall"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -64,6 +66,24 @@ func (f *FD) WaitPidfd() (Exit, error) {
 		return Exit{Code: int(info.status)}, nil
 	}
 	return Exit{Code: 128 + int(info.status), Signal: syscall.Signal(info.status)}, nil
+}
+
+// WaitReaped waits until the process of a pidfd has ended and somebody has reaped it, for limit at most (ETIMEDOUT). Linux 6.15 tells; before, it may be
+// waited for in vain.
+func (f *FD) WaitReaped(limit time.Duration) error {
+	for until := time.Now().Add(limit); ; {
+		p := []unix.PollFd{{Fd: int32(f.Int())}}
+		n, err := unix.Poll(p, int(time.Until(until).Milliseconds()))
+		switch {
+		case errors.Is(err, unix.EINTR):
+		case err != nil:
+			return fmt.Errorf("wait until %s is reaped: %w", f.Name(), err)
+		case n == 0:
+			return fmt.Errorf("wait until %s is reaped: %w", f.Name(), unix.ETIMEDOUT)
+		default:
+			return nil
+		}
+	}
 }
 
 // siginfo is the part of siginfo_t that waitid(2) fills, on 64-bit Linux.

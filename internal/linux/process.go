@@ -116,6 +116,36 @@ func statFields(pid int) (s stat, err error) {
 	return s, nil
 }
 
+// exitCodeField is where /proc/PID/stat has the exit code, counted from the state: field 52 of proc_pid_stat(5).
+const exitCodeField = 52 - 3
+
+// ZombieExit returns how the process of a pidfd ended that nobody has reaped yet, child or not. known is false if it runs, or is reaped.
+func (f *FD) ZombieExit() (exit Exit, known bool, err error) {
+	pid, err := f.PID()
+	if IsGone(err) {
+		return Exit{}, false, nil
+	}
+	if err != nil {
+		return Exit{}, false, err
+	}
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if errors.Is(err, os.ErrNotExist) || IsGone(err) {
+		return Exit{}, false, nil
+	}
+	if err != nil {
+		return Exit{}, false, err
+	}
+	if err := f.Signal(0); err != nil { // reaped meanwhile: what was read may be of another process
+		return Exit{}, false, nil //nolint:nilerr // told by known
+	}
+	fields := bytes.Fields(b[bytes.LastIndexByte(b, ')')+1:])
+	if len(fields) <= exitCodeField || string(fields[0]) != "Z" {
+		return Exit{}, false, nil
+	}
+	status, err := strconv.Atoi(string(fields[exitCodeField]))
+	return exitOf(unix.WaitStatus(status)), err == nil, err
+}
+
 // HideFromDebuggers keeps this process's memory and descriptors from everybody without CAP_SYS_PTRACE: PR_SET_DUMPABLE 0, prctl(2).
 func HideFromDebuggers() error {
 	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
@@ -159,4 +189,13 @@ func OutputPipe() (*os.File, *FD, error) {
 		return nil, nil, fmt.Errorf("make pipe: %w", err)
 	}
 	return os.NewFile(uintptr(p[0]), "pipe for output"), w, nil
+}
+
+// ScratchPipe makes a pipe, both of whose ends are non-blocking.
+func ScratchPipe() (r, w *FD, err error) {
+	var p [2]int
+	if err := unix.Pipe2(p[:], unix.O_CLOEXEC|unix.O_NONBLOCK); err != nil {
+		return nil, nil, fmt.Errorf("make pipe: %w", err)
+	}
+	return NewFD(p[0], "scratch pipe"), NewFD(p[1], "scratch pipe"), nil
 }

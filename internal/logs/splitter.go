@@ -25,16 +25,20 @@ type Splitter struct {
 	held   []byte // what came of the piece that is not finished; at most max bytes, or max and a "\r"
 }
 
-// NewSplitter returns a Splitter for "stdout" or "stderr". maxLine is as wire.Log has it: 0 for DefaultMaxLine, negative for
-// LongestMaxLine. tty drops a "\r" before "\n".
-func NewSplitter(stream string, maxLine int, tty bool) *Splitter {
+// MaxLine is the length over which a line is cut, asked for as wire.Log has it: 0 for DefaultMaxLine, negative for LongestMaxLine.
+func MaxLine(asked int) int {
 	switch {
-	case maxLine == 0:
-		maxLine = DefaultMaxLine
-	case maxLine < 0 || maxLine > LongestMaxLine:
-		maxLine = LongestMaxLine
+	case asked == 0:
+		return DefaultMaxLine
+	case asked < 0 || asked > LongestMaxLine:
+		return LongestMaxLine
 	}
-	s := &Splitter{stream: stream, max: maxLine, tty: tty}
+	return asked
+}
+
+// NewSplitter returns a Splitter for "stdout" or "stderr". maxLine is as [MaxLine] takes it. tty drops a "\r" before "\n".
+func NewSplitter(stream string, maxLine int, tty bool) *Splitter {
+	s := &Splitter{stream: stream, max: MaxLine(maxLine), tty: tty}
 	s.Stamp(time.Time{})
 	return s
 }
@@ -81,8 +85,8 @@ func (s *Splitter) Append(dst, src []byte, limit int) (entries, rest []byte) {
 	return dst, src
 }
 
-// Holds reports whether an unfinished piece is held.
-func (s *Splitter) Holds() bool { return len(s.held) > 0 }
+// Held is how many bytes of an unfinished piece are held: the last ones that were appended.
+func (s *Splitter) Held() int { return len(s.held) }
 
 // Idle frees memory kept for the next piece, if none has begun.
 func (s *Splitter) Idle() {

@@ -32,6 +32,8 @@ type File interface {
 	Write([]byte) (int, error)
 	// CutTail takes n bytes off the file's end.
 	CutTail(n int64) error
+	// Size is the file's length in bytes.
+	Size() (int64, error)
 	Close() error
 }
 
@@ -47,11 +49,44 @@ type Writer struct {
 	cause    error
 }
 
+// Loss is what a Writer could not write: of Dropped bytes the log does not say Unmarked yet, which failed by Cause.
+type Loss struct {
+	Dropped, Unmarked uint64
+	Cause             syscall.Errno
+}
+
 // NewWriter appends to file, which it owns.
 func NewWriter(file File) *Writer { return &Writer{file: file} }
 
 // Dropped is the number of bytes of entries that could not be written.
 func (w *Writer) Dropped() uint64 { return w.dropped.Load() }
+
+// Loss returns what is missing, for a Writer that goes on where this one may be killed.
+func (w *Writer) Loss() Loss {
+	l := Loss{Dropped: w.dropped.Load(), Unmarked: w.unmarked}
+	errors.As(w.cause, &l.Cause)
+	return l
+}
+
+// SetLoss goes on with what an earlier Writer could not write.
+func (w *Writer) SetLoss(l Loss) {
+	w.dropped.Store(l.Dropped)
+	if w.unmarked = l.Unmarked; w.unmarked > 0 {
+		w.cause = l.Cause
+	}
+}
+
+// Size is the length of the file; 0 without one, or if it cannot be had.
+func (w *Writer) Size() int64 {
+	if w.file == nil {
+		return 0
+	}
+	n, err := w.file.Size()
+	if err != nil {
+		return 0
+	}
+	return n
+}
 
 // Write appends whole entries in one write. now is the time of the mark that says what is missing, if it is its turn.
 func (w *Writer) Write(entries []byte, now time.Time) {
@@ -76,15 +111,18 @@ func (w *Writer) Mark(now time.Time) {
 	if errors.As(cause, &errno) {
 		cause = errno
 	}
-	mark := now.UTC().AppendFormat(nil, timeFormat)
-	mark = fmt.Appendf(mark, " stderr F fermata: %d bytes of log lost: %v\n", w.unmarked, cause)
-	n, err := w.file.Write(mark)
+	n, err := w.file.Write(Remark(now, fmt.Sprintf("%d bytes of log lost: %v", w.unmarked, cause)))
 	if err == nil {
 		w.unmarked, w.cause = 0, nil
 		return
 	}
 	w.cause = err
 	w.file.CutTail(int64(n)) // half a mark is worse than none; if this fails too, the disk is beyond repair
+}
+
+// Remark is an entry of fermata's own, on stderr. text is one line.
+func Remark(now time.Time, text string) []byte {
+	return fmt.Appendf(now.UTC().AppendFormat(nil, timeFormat), " stderr F fermata: %s\n", text)
 }
 
 func (w *Writer) append(entries []byte) {

@@ -31,6 +31,7 @@ func (d *smallDisk) Write(p []byte) (int, error) {
 }
 
 func (d *smallDisk) CutTail(n int64) error { d.Truncate(d.Len() - int(n)); return nil }
+func (d *smallDisk) Size() (int64, error)  { return int64(d.Len()), nil }
 func (d *smallDisk) Close() error          { d.closed = true; return nil }
 
 func TestWhatADiskRefusesIsCountedAndMarked(t *testing.T) {

@@ -314,6 +314,11 @@ func (c *Client) Console(ctx context.Context, id string) (*linux.FD, error) {
 	return c.descriptor(ctx, wire.TypeConsole, id)
 }
 
+// Restore gives the master of a process's terminal back to a keeper that follows one that was killed. A keeper that has it keeps its own.
+func (c *Client) Restore(ctx context.Context, id string, console *linux.FD) error {
+	return c.plain(ctx, wire.TypeRestore, &wire.Request{ID: id}, console)
+}
+
 // Stdin returns a duplicate of the writing end of a process's stdin, which is non-blocking. The process reads an end of file when this one is
 // closed and CloseStdin was called. A process without a stdin FIFO, or that has ended, is errs.FailedPrecondition.
 func (c *Client) Stdin(ctx context.Context, id string) (*linux.FD, error) {

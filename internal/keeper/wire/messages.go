@@ -43,6 +43,8 @@ const (
 	TypeShutdown
 	// TypeFollow copies what a process writes from now on: Request.ID, Streams, and the writing end of a non-blocking pipe for each.
 	TypeFollow
+	// TypeRestore gives back the master of a process's terminal to a keeper that has none, as it follows one that was killed: Request.ID. One descriptor.
+	TypeRestore
 	types
 )
 
@@ -276,6 +278,8 @@ const (
 	exitStarted
 	exitFinished
 	exitLogDropped
+	exitUnknown
+	exitNote
 )
 
 // Encode returns the message's fields.
@@ -290,6 +294,8 @@ func (e *Exit) Encode() []byte {
 	f.time(exitStarted, e.Started)
 	f.time(exitFinished, e.Finished)
 	f.number(exitLogDropped, e.LogDropped)
+	f.flag(exitUnknown, e.Unknown)
+	f.text(exitNote, e.Note)
 	return f
 }
 
@@ -316,6 +322,10 @@ func DecodeExit(b []byte) (*Exit, error) {
 			return v.time(&e.Finished)
 		case exitLogDropped:
 			return v.number(&e.LogDropped)
+		case exitUnknown:
+			return v.flag(&e.Unknown)
+		case exitNote:
+			return v.text(&e.Note)
 		}
 		return nil
 	})

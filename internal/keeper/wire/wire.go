@@ -22,6 +22,7 @@
 //	                                      ◄───────────  Reply{pid, …} + pidfd   or Reply{launch error} or Reply{error}
 //	  Signal Processes Pidfd Namespaces   ───────────►
 //	  ReopenLog Console Stdin CloseStdin Follow
+//	  Restore{id}  + descriptor
 //	  Forget Shutdown                     ◄───────────  Reply{…}
 //
 // A reply bears the number of its request; replies may overtake each other. Exited bears 0. A reply with an error has the fields
@@ -187,6 +188,10 @@ type Exit struct {
 	Started, Finished time.Time
 	// LogDropped counts the bytes of log entries that could not be written because the disk refused them.
 	LogDropped uint64
+	// Unknown says that nobody saw how it ended: Code is 255.
+	Unknown bool
+	// Note says, for readers, why that is, or what else is odd about the end.
+	Note string
 }
 
 // Process is one that the keeper launched and that is not forgotten.
