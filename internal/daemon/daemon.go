@@ -63,6 +63,7 @@ type parts struct {
 // Run is the daemon: it returns when ctx ends, or when it cannot go on. Pods run on.
 func Run(ctx context.Context, cfg *config.Config) (err error) {
 	p := &parts{cfg: cfg, log: logger(cfg.LogLevel)}
+	p.keeper.holds = holds{state: cfg.State, of: map[string]*hold{}}
 	if err := p.armFailpoints(); err != nil {
 		return err
 	}

@@ -85,7 +85,7 @@ func (r *launcher) StartContainer(ctx context.Context, c *pod.ContainerStart) (*
 		return nil, err
 	}
 	defer join.Close()
-	held, err := r.keeper.client().Namespaces(ctx, c.SandboxID)
+	held, err := r.keeper.Namespaces(ctx, c.SandboxID)
 	if err != nil {
 		return nil, err
 	}
@@ -129,7 +129,14 @@ func (r *launcher) StartContainer(ctx context.Context, c *pod.ContainerStart) (*
 	} else if !errors.Is(err, os.ErrNotExist) {
 		return nil, err
 	}
-	return r.launch(ctx, plan, l)
+	proc, err := r.launch(ctx, plan, l)
+	if err != nil {
+		return nil, err
+	}
+	if err := r.keeper.holds.take(ctx, r.keeper.client(), c.ID, proc.Pidfd, plan.Console); err != nil {
+		r.log.Error("hold what a container has beside the keeper: it would be lost with that", "container", c.ID, "error", err)
+	}
+	return proc, nil
 }
 
 // podNamespaces are those of the pod that the container does not share with the host.
@@ -158,7 +165,7 @@ func (r *launcher) targetPID(ctx context.Context, id string) (*linux.FD, error) 
 
 // namespaceOf opens a namespace of a running process: the handle is asked for life afterwards, so that a reused PID is not mistaken.
 func (r *launcher) namespaceOf(ctx context.Context, id, kind string) (*linux.FD, error) {
-	pidfd, err := r.keeper.client().Pidfd(ctx, id)
+	pidfd, err := r.keeper.Pidfd(ctx, id)
 	if err != nil {
 		return nil, err
 	}
@@ -231,7 +238,7 @@ func (r *launcher) launch(ctx context.Context, plan *engine.Plan, l *wire.Launch
 	for _, f := range plan.Files {
 		pass(wire.Child, f)
 	}
-	got, err := r.keeper.client().Launch(ctx, l)
+	got, err := r.keeper.Launch(ctx, l)
 	var failed *wire.LaunchError
 	if errors.As(err, &failed) && failed.Op >= 0 {
 		return nil, linux.Refused(plan.Failure(failed.Op, failed.Errno)) // a command that is not there, a directory that is a file

@@ -104,7 +104,7 @@ func (n *podNetwork) Attach(ctx context.Context, sandboxID string, config *runti
 	if err != nil {
 		return nil, err
 	}
-	held, err := n.keeper.client().Namespaces(ctx, sandboxID)
+	held, err := n.keeper.Namespaces(ctx, sandboxID)
 	if err != nil {
 		return nil, err
 	}

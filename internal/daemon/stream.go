@@ -7,7 +7,6 @@ import (
 	"strconv"
 
 	"fermata/internal/linux"
-	"fermata/internal/pod"
 	"fermata/internal/stream"
 )
 
@@ -24,7 +23,7 @@ func (p *parts) openStreams(context.Context) (err error) {
 
 // dial connects to a port of a sandbox as a process in it would. With the host's network the namespace held is the host's.
 func (p *parts) dial(ctx context.Context, sandboxID string, port uint16) (net.Conn, error) {
-	held, err := p.keeper.client().Namespaces(ctx, sandboxID)
+	held, err := p.keeper.Namespaces(ctx, sandboxID)
 	if err != nil {
 		return nil, err
 	}
@@ -49,26 +48,4 @@ func (p *parts) dial(ctx context.Context, sandboxID string, port uint16) (net.Co
 		return failed
 	})
 	return conn, err
-}
-
-var _ pod.Stdio = (*keeperLink)(nil)
-
-// Follow copies a container's output to pipes.
-func (k *keeperLink) Follow(ctx context.Context, id string, stdout, stderr *linux.FD) error {
-	return k.client().Follow(ctx, id, stdout, stderr)
-}
-
-// Console duplicates a terminal's master side.
-func (k *keeperLink) Console(ctx context.Context, id string) (*linux.FD, error) {
-	return k.client().Console(ctx, id)
-}
-
-// Stdin duplicates the writing end of a stdin.
-func (k *keeperLink) Stdin(ctx context.Context, id string) (*linux.FD, error) {
-	return k.client().Stdin(ctx, id)
-}
-
-// CloseStdin closes the keeper's.
-func (k *keeperLink) CloseStdin(ctx context.Context, id string) error {
-	return k.client().CloseStdin(ctx, id)
 }

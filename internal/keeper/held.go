@@ -50,7 +50,7 @@ func (p *process) heldPath() string    { return filepath.Join(p.server.heldDir()
 func (p *process) pinPath() string     { return filepath.Join(p.server.pinDir(), fileName(p.id)) }
 func (p *process) journalPath() string { return p.fifoPath("journal") }
 func (p *process) fifoPath(stream string) string {
-	return filepath.Join(p.server.fifoDir(), fileName(p.id)+"."+stream)
+	return wire.FIFOPath(p.server.o.State, p.id, stream)
 }
 
 // keep writes the record. The caller holds p.mu.

@@ -8,6 +8,8 @@
 //   - Its exit is told to every subscribed daemon, again to each that connects later, until one says Forget; it is recorded in
 //     <state>/exits, and in <root>/exits when nobody is there to hear it.
 //   - Before that, all that the process wrote is in its log (unless the disk does not take it within [drainLimit]).
+//   - Killed at any instruction it is followed by one that takes over: processes, exits, logs to the byte, namespaces ([held], [journal]). A terminal's master
+//     comes back from a daemon that holds it too.
 //   - A full disk, a dead disk or a slow daemon stops nobody else.
 //   - It holds at most [descriptorsEach] descriptors a process, and refuses a launch that it may have none left for.
 //

@@ -256,8 +256,8 @@ func (p *process) end() {
 		ID: p.id, Kind: p.kind, PID: p.pid, Code: status.Code, Signal: status.Signal, OOMKilled: oomKilled,
 		Started: p.started, Finished: finished, Unknown: unknown != "", Note: unknown,
 	}
-	if p.held.Console && p.console == nil && status.Signal == syscall.SIGHUP {
-		exit.Note = "its terminal hung up: keeper and daemon were both killed"
+	if p.held.Console && p.console == nil && unknown == "" {
+		exit.Note = "its terminal had hung up: keeper and daemon were both killed"
 	}
 	out := p.output
 	p.mu.Unlock()

@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -148,12 +147,11 @@ func lockState(o Options) (*linux.FD, error) {
 	}
 }
 
-func (s *Server) fifoDir() string     { return filepath.Join(s.o.State, "fifo") }
+func (s *Server) fifoDir() string     { return filepath.Join(s.o.State, wire.FIFODir) }
 func (s *Server) exitDir() string     { return filepath.Join(s.o.State, "exits") }
 func (s *Server) lateExitDir() string { return filepath.Join(s.o.Root, "exits") }
 
-// fileName makes an ID one path component; '+' is no part of IDs.
-func fileName(id string) string { return strings.ReplaceAll(id, "/", "+") }
+func fileName(id string) string { return wire.FileName(id) }
 
 // Serve answers until [Server.Shutdown], then frees everything.
 func (s *Server) Serve() error {

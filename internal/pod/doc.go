@@ -124,6 +124,10 @@ type Exit struct {
 	OOMKilled bool           `json:"oomKilled,omitempty"`
 	Started   time.Time      `json:"-"`
 	Finished  time.Time      `json:"finished"`
+	// Unknown says that nobody saw how it ended: Code is 255.
+	Unknown bool `json:"unknown,omitempty"`
+	// Note says, for readers, why that is, or what else is odd about the end.
+	Note string `json:"-"`
 }
 
 // SandboxStart asks for a pause process and the namespaces it holds.

@@ -62,7 +62,7 @@ func (m *Manager) containerEnded(c *Container, e Exit) {
 		c.pod.mu.Unlock()
 	case StateRun:
 		c.pod.mu.Unlock()
-		m.foldExit(c, e, exitReason(e), "")
+		m.foldExit(c, e, exitReason(e), e.Note)
 	case Exited: // told again: by whoever folded it in, the rest was perhaps not done
 		c.pod.mu.Unlock()
 		m.background.Go(func() {
@@ -140,6 +140,8 @@ func (c *Container) closeGone() {
 // exitReason is the CRI's word for an exit.
 func exitReason(e Exit) string {
 	switch {
+	case e.Unknown:
+		return "Unknown"
 	case e.OOMKilled && e.Code != 0:
 		return "OOMKilled"
 	case e.Code == 0:

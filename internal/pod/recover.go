@@ -235,7 +235,7 @@ func (m *Manager) settleContainers(p *Pod, running map[string]Running) {
 				return true
 			})
 		case held:
-			m.foldExit(c, *h.Exit, exitReason(*h.Exit), "")
+			m.foldExit(c, *h.Exit, exitReason(*h.Exit), h.Exit.Note)
 		default:
 			m.lost(c, p.record.BootID != m.BootID)
 		}

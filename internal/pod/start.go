@@ -156,7 +156,7 @@ func (m *Manager) started(c *Container, r *ContainerRecord, proc *Process) {
 	c.early = nil
 	c.pod.mu.Unlock()
 	if early != nil {
-		m.foldExit(c, *early, exitReason(*early), "")
+		m.foldExit(c, *early, exitReason(*early), early.Note)
 	}
 }
 

@@ -96,7 +96,7 @@ func (w *world) end(t *testing.T) {
 
 func (w *world) checkNothingLeft(ctx context.Context, t *testing.T) {
 	t.Helper()
-	if err := errors.Join(w.before.Accept(w.PID()), w.before.Note()); err != nil {
+	if err := errors.Join(w.before.Accept(w.PID()), w.before.Accept(w.keeper()), w.before.Note()); err != nil {
 		t.Errorf("look at the machine: %v", err)
 	}
 	if err := w.CRI.RemoveAll(ctx); err != nil {

@@ -161,7 +161,7 @@ func (c *Client) exchange(ctx context.Context, m wire.Message) (*wire.Reply, []*
 	c.mu.Lock()
 	if c.cause != nil {
 		c.mu.Unlock()
-		return nil, nil, c.gone()
+		return nil, nil, &notSent{c.gone()}
 	}
 	c.last++
 	m.Request = c.last
@@ -169,7 +169,7 @@ func (c *Client) exchange(ctx context.Context, m wire.Message) (*wire.Reply, []*
 	c.mu.Unlock()
 	if err := c.conn.Send(m); err != nil {
 		if c.forget(m.Request, answer); errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, os.ErrClosed) {
-			err = errs.As(errs.Unavailable, err)
+			err = &notSent{errs.As(errs.Unavailable, err)}
 		}
 		return nil, nil, fmt.Errorf("ask keeper: %w", err)
 	}
@@ -191,6 +191,18 @@ func (c *Client) exchange(ctx context.Context, m wire.Message) (*wire.Reply, []*
 		c.forget(m.Request, answer)
 		return nil, nil, fmt.Errorf("wait for keeper: %w", context.Cause(ctx))
 	}
+}
+
+// notSent is the end of a connection that was found before a request was sent.
+type notSent struct{ error }
+
+// Unwrap returns the cause.
+func (e *notSent) Unwrap() error { return e.error }
+
+// NotSent reports whether a request's error says that no keeper has seen the request.
+func NotSent(err error) bool {
+	var e *notSent
+	return errors.As(err, &e)
 }
 
 // forget gives up waiting; a reply that has come meanwhile, or comes later, is closed.

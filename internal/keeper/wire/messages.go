@@ -2,6 +2,7 @@ package wire
 
 import (
 	"fmt"
+	"path/filepath"
 	"strings"
 	"syscall"
 
@@ -338,6 +339,17 @@ func wrap(what string, err error) error {
 	}
 	return nil
 }
+
+// FIFODir is where in the state directory the FIFOs are.
+const FIFODir = "fifo"
+
+// FIFOPath is where the FIFO of a process's stream is: "stdin", "stdout", "stderr". A daemon opens them too: what is in them then outlives process and keeper.
+func FIFOPath(state, id, stream string) string {
+	return filepath.Join(state, FIFODir, FileName(id)+"."+stream)
+}
+
+// FileName makes an ID one path component; '+' is no part of IDs.
+func FileName(id string) string { return strings.ReplaceAll(id, "/", "+") }
 
 // CheckID reports whether an ID is one that the keeper takes: up to 200 letters, digits, '_', '-' and '.', with at most one '/' within
 // that parts a container's from an exec's. It becomes part of file names.
