@@ -47,7 +47,7 @@ func (m *Manager) UpdateContainerResources(ctx context.Context, id string, chang
 	made.Linux.Resources = limits
 	if r.State == StateRun {
 		group := m.Cgroups.Group(r.Cgroup)
-		err = group.Apply(limits)
+		err = group.Apply(checked(limits, change))
 		if err == nil {
 			err = m.writeResources(c, merged, made)
 		}
@@ -63,6 +63,18 @@ func (m *Manager) UpdateContainerResources(ctx context.Context, id string, chang
 		return fmt.Errorf("update resources of container %s: %w", c.id, err)
 	}
 	return nil
+}
+
+// checked is limits, refused where a memory limit that is asked for is below what is in use: v1's kernel refuses some of those itself, v2's takes all
+// and ends processes (UCR-3). The kubelet looks first too, at figures that are older.
+func checked(limits *specs.LinuxResources, change *runtimeapi.LinuxContainerResources) *specs.LinuxResources {
+	if change.GetMemoryLimitInBytes() <= 0 || limits.Memory == nil {
+		return limits
+	}
+	asked, memory, yes := *limits, *limits.Memory, true
+	memory.CheckBeforeUpdate = &yes
+	asked.Memory = &memory
+	return &asked
 }
 
 // updateOOMScore changes what a container that is created will get, and what execs in one that runs get (UCR-2); 0 is "as before".
