@@ -130,7 +130,8 @@ func (w *world) end(t *testing.T) {
 var aboutRuntime = regexp.MustCompile(`(?m)^[EF]\d{4} .*(rpc error|RuntimeService|ImageService|PodSandbox).*$`)
 
 // expected are errors with any runtime: the kubelet asks for a container that another of its own goroutines has removed, and probes one that is ending.
-var expected = regexp.MustCompile(`code = NotFound desc = find container|code = FailedPrecondition desc = exec in container [0-9a-f]+: it is exited`)
+var expected = regexp.MustCompile(`code = NotFound desc = find container|code = FailedPrecondition desc = exec in container [0-9a-f]+: it is exited|` +
+	`code = FailedPrecondition desc = .*: the container has ended`)
 
 // nothingLeft deletes all there is and waits until the kubelets have forgotten it too: they collect what pods leave once a minute.
 func (w *world) nothingLeft(t *testing.T) {

@@ -160,7 +160,7 @@ spec:
 	if got := boots(); got != "db-1\n" {
 		t.Errorf("the first boot wrote %q", got)
 	}
-	w.kubectl(t, "exec", "db-1", "--", "kill", "1")
+	w.Kubectl(t.Context(), "exec", "db-1", "--", "kill", "1") // which may itself be killed by the container's end
 	w.kubectl(t, "wait", "--for=jsonpath={.status.containerStatuses[0].restartCount}=1", "pod/db-1", "--timeout=60s")
 	w.ready(t, "pod/db-1")
 	if got := boots(); got != "db-1\ndb-1\n" {

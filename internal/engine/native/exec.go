@@ -24,6 +24,9 @@ func (h *Handler) Exec(ctx context.Context, e *engine.Exec) (*engine.Plan, error
 	return a.done(a.exec(e))
 }
 
+// enterContainer names the operation that fails with ESRCH when the container's first process has ended: exec and end meet wherever a probe runs.
+const enterContainer = "enter the container's namespaces"
+
 func (a *assembly) exec(e *engine.Exec) error {
 	id, err := identityOf(e.Process, e.Spec.Linux.Seccomp)
 	if err != nil {
@@ -59,7 +62,7 @@ func (a *assembly) exec(e *engine.Exec) error {
 	if u != nil {
 		all |= linux.CloneNewUser
 	}
-	a.Do("enter the container's namespaces", launch.Setns, init, all)
+	a.Do(enterContainer, launch.Setns, init, all)
 	if u != nil {
 		a.becomeRoot()
 	}

@@ -11,6 +11,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"fermata/internal/engine"
+	"fermata/internal/errs"
 	"fermata/internal/linux"
 	"fermata/internal/spec"
 )
@@ -153,6 +154,20 @@ func TestExecOfWhatIsNotThere(t *testing.T) {
 	}
 	proc := p.launchPlan(plan)
 	if err := proc.failure(); err == nil || err.Error() != `exec "nothing": executable file not found in $PATH` {
+		t.Errorf("failure %v", err)
+	}
+}
+
+func TestExecInAContainerThatHasEnded(t *testing.T) {
+	p := newNode(t).pod(nil)
+	first, s := p.start(p.request("ready", "wait"))
+	first.await()
+	plan, err := p.Exec(t.Context(), &engine.Exec{Spec: s, Process: spec.Process(s, []string{"app"}, false), Init: first.pidfd})
+	if err != nil {
+		t.Fatal(err)
+	}
+	first.output() // ends its input, and so the container
+	if err := p.launchPlan(plan).failure(); !errs.Is(err, errs.FailedPrecondition) || !strings.Contains(err.Error(), "the container has ended") {
 		t.Errorf("failure %v", err)
 	}
 }

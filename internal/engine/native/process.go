@@ -276,10 +276,13 @@ type failure struct {
 func (f failure) Error() string { return f.text }
 func (f failure) Unwrap() error { return f.errno }
 
-// explain puts failures of execve in the words users know; nil for all others.
+// explain puts failures of execve, and of entering a container that has ended, in the words users know; nil for all others.
 func explain(p *launch.Program, command string) func(int, syscall.Errno) error {
 	return func(op int, errno syscall.Errno) error {
 		name := p.OpName(op)
+		if name == enterContainer && errno == syscall.ESRCH {
+			return errs.New(errs.FailedPrecondition, "the container has ended: %w", errno)
+		}
 		if !strings.HasPrefix(name, "execute ") && !strings.HasPrefix(name, "find executable ") {
 			return nil
 		}
