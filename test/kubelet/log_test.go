@@ -25,6 +25,8 @@ var harmless = []struct{ line, why string }{
 	{`"Image garbage collection failed once. Stats initialization may not have completed yet" err="invalid capacity 0`,
 		"it collects before it has measured the disk for the first time"},
 	{`Failed to get network devices: open /sys/class/net/`, "it reads of a pod's link while that goes away with the pod"},
+	{`"Partial failure issuing cadvisor.ContainerInfoV2".*unable to find data in memory cache`, "cAdvisor has not yet read a cgroup that is new"},
+	{`Failed to watch directory "/sys/fs/cgroup/.*no such file or directory`, "cAdvisor watches every cgroup of the machine, also such as go away meanwhile"},
 	{`"Housekeeping took longer than expected"`, "the machine is busy with all pods starting at once"},
 	{`err="rpc error: code = Canceled desc = context canceled"$`, "a call that the kubelet gave up when it was told to end"},
 	{`with CrashLoopBackOff`, "containers that fail on purpose"},
