@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -98,15 +99,28 @@ func (w *world) endRuntime(t testing.TB) {
 	if err != nil {
 		t.Errorf("stop: %v", err)
 	}
-	if t.Failed() || os.Getenv("FERMATA_TEST_LOGS") != "" {
-		log, _ := os.ReadFile(w.Log)
-		if keep := os.Getenv("FERMATA_TEST_LOGS"); keep != "" { // a directory, to look into a failure
-			os.Rename(w.Log, filepath.Join(keep, t.Name()+"-daemon.log"))
-			os.Rename(filepath.Join(w.Dir, "k/kubelet.log"), filepath.Join(keep, t.Name()+"-kubelet.log"))
-		}
-		t.Logf("the runtime's log ends:\n%s", log[max(0, len(log)-6000):])
+	if t.Failed() {
+		w.explain(t)
 	}
 }
+
+// explain tells what the runtime's log has that may have to do with a failure; FERMATA_TEST_LOGS names a directory that keeps all of it.
+func (w *world) explain(t testing.TB) {
+	log, _ := os.ReadFile(w.Log)
+	for line := range strings.Lines(string(log)) {
+		if unusual.MatchString(line) {
+			t.Logf("the runtime's log: %s", line)
+		}
+	}
+	t.Logf("the runtime's log ends:\n%s", log[max(0, len(log)-3000):])
+	if keep := os.Getenv("FERMATA_TEST_LOGS"); keep != "" {
+		os.Rename(w.Log, filepath.Join(keep, t.Name()+"-runtime.log"))
+		os.Rename(w.kubelet.Log, filepath.Join(keep, t.Name()+"-kubelet.log"))
+	}
+}
+
+// unusual are warnings, errors, and calls that took a second or more.
+var unusual = regexp.MustCompile(`level=(WARN|ERROR)|took=([0-9]+m)?[0-9.]+s `)
 
 // checkNothingLeft removes the pods as the kubelet would at last, and looks for what they left in the runtime.
 func (w *world) checkNothingLeft(ctx context.Context, t testing.TB) {
