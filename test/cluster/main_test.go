@@ -42,6 +42,7 @@ func TestCluster(t *testing.T) {
 		{"attach talks to the container's own process", (*world).attach},
 		{"port-forward reaches a port of the pod", (*world).portForward},
 		{"cp brings a file in and out again unchanged", (*world).copyFiles},
+		{"sessions work over SPDY as over WebSocket", (*world).spdy},
 		{"debug adds a container that sees the target's processes", (*world).debug},
 		{"config maps and secrets are volumes that follow changes", (*world).configVolumes},
 		{"a pod is resized without a restart", (*world).resize},
@@ -52,6 +53,7 @@ func TestCluster(t *testing.T) {
 		{"a daemon set runs once a node and serves at a host port", (*world).daemonSet},
 		{"an emptyDir outlives a container's restart, not its pod", (*world).statefulSet},
 		{"draining moves every pod from a node", (*world).drain},
+		{"what each runtime has recorded is what its kernel has", (*world).doctor},
 		{"deleting everything leaves nothing", (*world).nothingLeft},
 	} {
 		began := time.Now()
@@ -132,6 +134,18 @@ var aboutRuntime = regexp.MustCompile(`(?m)^[EF]\d{4} .*(rpc error|RuntimeServic
 // expected are errors with any runtime: the kubelet asks for a container that another of its own goroutines has removed, and probes one that is ending.
 var expected = regexp.MustCompile(`code = NotFound desc = find container|code = FailedPrecondition desc = exec in container [0-9a-f]+: it is exited|` +
 	`code = FailedPrecondition desc = .*: the container has ended`)
+
+// doctor asks each runtime to compare.
+func (w *world) doctor(t *testing.T) {
+	for _, n := range w.Nodes {
+		until(t, func(ctx context.Context) error { // pods that end are between the two for a moment
+			if said, err := n.Runtime.Doctor(ctx); err != nil {
+				return fmt.Errorf("node %s: %w\n%s", n.Name, err, said)
+			}
+			return nil
+		})
+	}
+}
 
 // nothingLeft deletes all there is and waits until the kubelets have forgotten it too: they collect what pods leave once a minute.
 func (w *world) nothingLeft(t *testing.T) {

@@ -174,7 +174,7 @@ func (w *world) attach(t *testing.T) {
 		t.Errorf("after the end of input one reads %q", got)
 	}
 	w.kubectl(t, "wait", "--for=jsonpath={.status.phase}=Succeeded", "pod/echo", "--timeout=60s")
-	w.kubectl(t, "delete", "pod", "echo", "--wait=false")
+	w.kubectl(t, "delete", "pod", "echo")
 }
 
 func (w *world) portForward(t *testing.T) {
@@ -210,6 +210,16 @@ func (w *world) copyFiles(t *testing.T) {
 	if !bytes.Equal(got, data) {
 		t.Errorf("%d bytes came back of %d, or other ones", len(got), len(data))
 	}
+}
+
+// spdy repeats sessions as kubectl makes them with an API server that has no WebSockets.
+func (w *world) spdy(t *testing.T) {
+	w.Environment = []string{"KUBECTL_REMOTE_COMMAND_WEBSOCKETS=false", "KUBECTL_PORT_FORWARD_WEBSOCKETS=false"}
+	defer func() { w.Environment = nil }()
+	t.Run("exec", w.terminal)
+	t.Run("attach", w.attach)
+	t.Run("port-forward", w.portForward)
+	t.Run("cp", w.copyFiles)
 }
 
 func (w *world) debug(t *testing.T) {

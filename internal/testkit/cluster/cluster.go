@@ -47,6 +47,8 @@ type Cluster struct {
 	Nodes []*Node
 	// Kubeconfig is a file with which kubectl may do everything.
 	Kubeconfig string
+	// Environment is added to kubectl's ("KUBECTL_REMOTE_COMMAND_WEBSOCKETS=false").
+	Environment []string
 
 	fabric   *fabric
 	registry *images.Registry

@@ -156,7 +156,7 @@ func (c *Cluster) Command(ctx context.Context, args ...string) (*exec.Cmd, error
 	}
 	cmd := exec.CommandContext(ctx, path, args...)
 	// Its cache of the API's description is below HOME: several clusters have several.
-	cmd.Env = append(os.Environ(), "KUBECONFIG="+c.Kubeconfig, "HOME="+c.Dir)
+	cmd.Env = append(append(os.Environ(), "KUBECONFIG="+c.Kubeconfig, "HOME="+c.Dir), c.Environment...)
 	return cmd, nil
 }
 
