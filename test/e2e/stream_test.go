@@ -181,13 +181,19 @@ func TestPortForward(t *testing.T) {
 	_, err := s.CRI.Pull(t.Context(), images.Nginx)
 	check(t, err)
 	podID, id := s.container(t, "", func(c *runtimeapi.ContainerConfig) { c.Image.Image, c.Command, c.Args = images.Nginx, nil, nil })
+	s.awaitServer(t, id)
+	for _, transport := range []string{"spdy", "websocket"} {
+		t.Run(transport, func(t *testing.T) { s.forward(t, podID, transport) })
+	}
+}
+
+// awaitServer waits until a container of nginx serves.
+func (s *session) awaitServer(t *testing.T, id string) {
+	t.Helper()
 	eventually(t, "the server listens", func() (bool, string) {
 		out, err := s.CRI.Exec(t.Context(), id, "sh", "-c", "printf 'GET / HTTP/1.0\\r\\n\\r\\n' | nc 127.0.0.1 80")
 		return strings.HasPrefix(out, "HTTP/1"), fmt.Sprint(out, err)
 	})
-	for _, transport := range []string{"spdy", "websocket"} {
-		t.Run(transport, func(t *testing.T) { s.forward(t, podID, transport) })
-	}
 }
 
 // forward talks to the server of TestPortForward many times in one session. A connection that fails is in package stream's tests: crictl ends the session

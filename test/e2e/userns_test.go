@@ -55,20 +55,50 @@ func owned(t *testing.T, path string, uid, gid uint32) {
 	}
 }
 
-// A pod with hostUsers: false is root in itself and nobody on the node.
-func TestAPodWithAUserNamespace(t *testing.T) {
-	n := start(t)
-	features, err := n.CRI.Status(t.Context(), &runtimeapi.StatusRequest{})
+// reported says whether the handlers say that they can, all of them and the same. Where they cannot, a pod is refused in words.
+func reported(t *testing.T, n *world) bool {
+	t.Helper()
+	st, err := n.CRI.Status(t.Context(), &runtimeapi.StatusRequest{})
 	check(t, err)
-	for _, h := range features.GetRuntimeHandlers() {
-		if !h.GetFeatures().GetUserNamespaces() || !h.GetFeatures().GetRecursiveReadOnlyMounts() {
+	can := st.GetFeatures().GetUserNamespacesHostNetwork()
+	for _, h := range st.GetRuntimeHandlers() {
+		if h.GetFeatures().GetUserNamespaces() != can || !h.GetFeatures().GetRecursiveReadOnlyMounts() {
 			t.Errorf("features of handler %q: %v", h.GetName(), h.GetFeatures())
 		}
 	}
-	if !features.GetFeatures().GetUserNamespacesHostNetwork() {
-		t.Error("user namespaces with the host's network are not reported")
+	if can {
+		return true
 	}
-	_, err = n.CRI.Pull(t.Context(), images.Volumes)
+	if major, minor := kernel(t); major > 6 || major == 6 && minor >= 3 { // before, a root directory on tmpfs is reason enough
+		t.Fatal("not reported by a kernel that can")
+	}
+	config := cri.PodConfig("cannot", "")
+	config.Linux.SecurityContext.NamespaceOptions.UsernsOptions = &runtimeapi.UserNamespace{Uids: ids(hostUID), Gids: ids(hostGID)}
+	if _, err := n.CRI.RunPod(t.Context(), config); status.Code(err) != codes.Unimplemented || !strings.Contains(err.Error(), "user namespaces do not work on this node: ") {
+		t.Errorf("a pod: %v", err)
+	} else {
+		t.Log(err)
+	}
+	return false
+}
+
+func kernel(t *testing.T) (major, minor int) {
+	t.Helper()
+	release, err := os.ReadFile("/proc/sys/kernel/osrelease")
+	check(t, err)
+	if _, err := fmt.Sscanf(string(release), "%d.%d", &major, &minor); err != nil {
+		t.Fatalf("kernel %s: %v", release, err)
+	}
+	return major, minor
+}
+
+// A pod with hostUsers: false is root in itself and nobody on the node.
+func TestAPodWithAUserNamespace(t *testing.T) {
+	n := start(t)
+	if !reported(t, n) {
+		return
+	}
+	_, err := n.CRI.Pull(t.Context(), images.Volumes)
 	check(t, err)
 	p := mappedPod(t, n, "userns")
 	volume := filepath.Join(n.Dir, "volume")
@@ -125,6 +155,57 @@ func TestAPodWithAUserNamespace(t *testing.T) {
 	}
 }
 
+// The host's network can go with users of one's own; what is the node's of it cannot be changed then.
+func TestAPodWithAUserNamespaceInTheHostsNetwork(t *testing.T) {
+	n := start(t)
+	if !reported(t, n) {
+		return
+	}
+	p := &podOf{n: n, logs: filepath.Join(n.Dir, "logs", "hostnet")}
+	p.config = cri.PodConfig("hostnet", p.logs)
+	p.config.Linux.SecurityContext.NamespaceOptions.Network = runtimeapi.NamespaceMode_NODE
+	p.config.Linux.SecurityContext.NamespaceOptions.UsernsOptions = &runtimeapi.UserNamespace{Uids: ids(hostUID), Gids: ids(hostGID)}
+	var err error
+	p.id, err = n.CRI.RunPod(t.Context(), p.config)
+	check(t, err)
+	host, err := os.Readlink("/proc/self/ns/net")
+	check(t, err)
+	ctr := p.mappedShell("main", "readlink /proc/self/ns/net; id -u; ls -d /sys/class/net/lo; sysctl -w net.ipv4.ip_forward=1 2>/dev/null || echo refused")
+	ctr.Linux.SecurityContext.Capabilities = &runtimeapi.Capability{AddCapabilities: []string{"NET_ADMIN"}}
+	_, err = n.CRI.WaitExited(t.Context(), p.run(t, ctr))
+	check(t, err)
+	if got, want := fmt.Sprint(p.lines(t, "main")), fmt.Sprintf("[stdout %s stdout 0 stdout /sys/class/net/lo stdout refused]", host); got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+}
+
+// Terminals, forwarded ports and figures, which the daemon has from outside.
+func TestSessionsInAPodWithAUserNamespace(t *testing.T) {
+	s := newSession(t)
+	if !reported(t, s.world) {
+		return
+	}
+	_, err := s.CRI.Pull(t.Context(), images.Nginx)
+	check(t, err)
+	p := mappedPod(t, s.world, "sessions")
+	web := p.run(t, cri.ContainerConfig("web", images.Nginx))
+	s.awaitServer(t, web)
+	s.forward(t, p.id, "spdy")
+	at := p.mappedShell("terminal", "exec sh")
+	at.Stdin, at.Tty = true, true
+	terminal := p.run(t, at)
+	if out, err := s.CRI.Exec(t.Context(), terminal, "stat", "-c", "%u:%g", "/dev/console", "/dev/pts/0", "/dev/pts"); err != nil || out != "0:5\n0:5\n0:0\n" {
+		t.Errorf("owners of the terminal: %q, %v", out, err)
+	}
+	s.atTerminal(t, "exec", "-it", terminal, "sh")
+	s.atTerminal(t, "attach", "-it", terminal)
+	stats, err := s.CRI.PodSandboxStats(t.Context(), &runtimeapi.PodSandboxStatsRequest{PodSandboxId: p.id})
+	check(t, err)
+	if l := stats.GetStats().GetLinux(); l.GetNetwork().GetDefaultInterface().GetName() != "eth0" || l.GetMemory().GetWorkingSetBytes().GetValue() == 0 {
+		t.Errorf("figures: %v", l)
+	}
+}
+
 // Nothing of what cannot be changes anything.
 func TestUserNamespacesThatAreRefused(t *testing.T) {
 	n := start(t)
@@ -163,6 +244,9 @@ func TestUserNamespacesThatAreRefused(t *testing.T) {
 		if _, err := n.CRI.RunPod(t.Context(), config); status.Code(err) != codes.InvalidArgument {
 			t.Errorf("%s: %v", name, err)
 		}
+	}
+	if !reported(t, n) {
+		return
 	}
 	p := mappedPod(t, n, "userns")
 	for name, change := range map[string]func(*runtimeapi.ContainerConfig){

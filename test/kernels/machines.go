@@ -27,7 +27,7 @@ type machine struct {
 // machines are all there are, in the order in which they are started: the long ones first. Debian has AppArmor on when nothing else is said.
 var machines = []machine{
 	{name: "plain", run: usual + "|Killed|Parallel|AppArmor|SecurityModule", extras: []func(context.Context, string) error{writeLibc, writeAppArmor}},
-	{name: "systemd", run: usual + "|Killed|Parallel", disk: true},
+	{name: "systemd", run: usual + "|Killed|Parallel|UserNamespace", disk: true},
 	{name: "selinux", options: "security=selinux selinux=1", run: usual + "|SELinux|SecurityModule", extras: []func(context.Context, string) error{writeSELinux}},
 	// No test of many pods: with one processor each of a dozen hierarchies makes a process wait for its turn to move.
 	{name: "v1", options: "apparmor=0 e2e.cgroups=v1", run: usual + "|Killed"},

@@ -25,12 +25,16 @@ func (s *times) report(b *testing.B) {
 	b.ReportMetric(float64(s.all[len(s.all)/2].Microseconds()), "median-µs")
 }
 
-func BenchmarkSandbox(b *testing.B) {
+func BenchmarkSandbox(b *testing.B) { benchmarkSandbox(b, nil) }
+
+func BenchmarkSandboxWithUsers(b *testing.B) { benchmarkSandbox(b, mapped) }
+
+func benchmarkSandbox(b *testing.B, users *spec.Users) {
 	n := newNode(b)
 	var took times
 	for b.Loop() {
 		began := time.Now()
-		plan, err := n.Sandbox(context.Background(), &engine.Sandbox{ID: "pod", Hostname: "pod-host", UID: 65535, GID: 65535})
+		plan, err := n.Sandbox(context.Background(), &engine.Sandbox{ID: "pod", Hostname: "pod-host", UID: 65535, GID: 65535, Users: users})
 		if err != nil {
 			b.Fatal(err)
 		}
@@ -39,12 +43,25 @@ func BenchmarkSandbox(b *testing.B) {
 	took.report(b)
 }
 
-func BenchmarkContainer(b *testing.B) {
-	p := newNode(b).pod(nil)
+func BenchmarkContainer(b *testing.B) { benchmarkContainer(b, nil, 1) }
+
+func BenchmarkContainerWithUsers(b *testing.B) { benchmarkContainer(b, withUsers, 1) }
+
+func BenchmarkContainerOf50Layers(b *testing.B) { benchmarkContainer(b, nil, 50) }
+
+func BenchmarkContainerOf50LayersWithUsers(b *testing.B) { benchmarkContainer(b, withUsers, 50) }
+
+func benchmarkContainer(b *testing.B, edit func(*engine.Sandbox), layers int) {
+	p := newNode(b).pod(edit)
+	lower := []string{p.lower}
+	for i := range layers - 1 {
+		lower = append(lower, p.mkdir("layer-"+itoa(i)))
+	}
 	var took times
 	for b.Loop() {
 		b.StopTimer()
 		r := p.request("wait")
+		r.rootfs.Lower = lower
 		r.security().MaskedPaths = []string{"/proc/asound", "/proc/acpi", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/timer_list",
 			"/proc/timer_stats", "/proc/sched_debug", "/proc/scsi", "/sys/firmware", "/sys/devices/virtual/powercap"}
 		r.security().ReadonlyPaths = []string{"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"}

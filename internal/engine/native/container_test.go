@@ -425,11 +425,12 @@ func TestNothingIsWrittenForMountsThatHaveTheirPlace(t *testing.T) {
 	if err := os.RemoveAll(filepath.Join(n.lower, "proc")); err != nil {
 		t.Fatal(err)
 	}
-	p := n.pod(nil)
-	r := p.request("ls=/")
-	proc, _ := p.start(r)
-	wants(t, proc.output(), "proc", "etc")
-	if made, err := os.ReadDir(r.rootfs.Upper); err != nil || len(made) != 0 {
-		t.Errorf("in the upper directory: %v, %v", made, err)
+	for _, p := range []*pod{n.pod(nil), n.pod(withUsers)} {
+		r := p.request("ls=/")
+		proc, _ := p.start(r)
+		wants(t, proc.output(), "proc", "etc")
+		if made, err := os.ReadDir(r.rootfs.Upper); err != nil || len(made) != 0 {
+			t.Errorf("in the upper directory: %v, %v", made, err)
+		}
 	}
 }

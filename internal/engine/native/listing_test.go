@@ -30,6 +30,8 @@ func TestPrograms(t *testing.T) {
 		Sysctls: map[string]string{"net.ipv4.ip_unprivileged_port_start": "0"}}))
 	check(t, "sandbox-of-the-host", sandbox(&engine.Sandbox{ID: "pod", HostNetwork: true, HostIPC: true, HostPID: true}))
 
+	check(t, "sandbox-with-users", sandbox(&engine.Sandbox{ID: "pod", Hostname: "web", UID: 65535, GID: 65535, OOMScoreAdj: -998, Users: mapped}))
+
 	p := n.pod(nil)
 	r := p.request()
 	r.input.Facts = caps
@@ -52,6 +54,16 @@ func TestPrograms(t *testing.T) {
 	}
 	defer exec.Close()
 	check(t, "exec", exec.Program.Listing())
+
+	p = n.pod(withUsers)
+	r = p.request()
+	r.input.Facts = caps
+	inside, _, err := p.container(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer inside.Close()
+	check(t, "container-with-users", inside.Program.Listing())
 }
 
 func check(t *testing.T, name, got string) {

@@ -56,6 +56,9 @@ func (h *Handler) overlay(r engine.Rootfs, u *users) (*linux.FD, error) {
 	return stack(&h.appendsMounts, func() (*linux.FD, error) { return newMappedOverlay(r, u) }, func() (*linux.FD, error) { return oldOverlay(r, u) })
 }
 
+// tooOld are errors that may mean: no such option, or not by descriptor, or not of a detached mount (which overlay takes for none).
+var tooOld = []syscall.Errno{syscall.EINVAL, syscall.EBADF, syscall.EOPNOTSUPP}
+
 // stack tries a newer way of making an overlay and then the older one, until one is known to work.
 func stack(known *atomic.Int32, newer, older func() (*linux.FD, error)) (*linux.FD, error) {
 	how := known.Load()
@@ -67,7 +70,7 @@ func stack(known *atomic.Int32, newer, older func() (*linux.FD, error)) (*linux.
 		known.Store(appendsYes)
 		return m, nil
 	}
-	if how == appendsYes || !errors.Is(err, syscall.EINVAL) && !errors.Is(err, syscall.EBADF) { // they may also mean: no such option, or not by descriptor
+	if how == appendsYes || !slices.ContainsFunc(tooOld, func(e syscall.Errno) bool { return errors.Is(err, e) }) {
 		return nil, err
 	}
 	if m, old := older(); old == nil {
