@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"fermata/internal/errs"
 	"fermata/internal/keeper/client"
 	"fermata/internal/keeper/wire"
 )
@@ -42,11 +43,33 @@ func (p *parts) connectKeeper(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	p.upgradeKeeper(ctx, c, binary)
 	if err := p.keeper.holds.exchange(ctx, c); err != nil {
 		p.log.Error("exchange with the keeper what both hold", "error", err)
 	}
 	p.keeper.set(c)
 	return nil
+}
+
+// upgradeTries is how often an upgrade is asked for that something under way stands against, each time for about a second.
+const upgradeTries = 3
+
+// upgradeKeeper has a keeper of another version become this one's, in its place. If it cannot, it stays: the newest daemon speaks to older keepers.
+func (p *parts) upgradeKeeper(ctx context.Context, c *client.Client, binary string) {
+	was := c.Executable()
+	if was == "" || was == binary {
+		return
+	}
+	began := time.Now()
+	err := c.Upgrade(ctx, binary)
+	for tries := 1; errs.Is(err, errs.Unavailable) && tries < upgradeTries; tries++ {
+		err = c.Upgrade(ctx, binary)
+	}
+	if err != nil {
+		p.log.Warn("the keeper stays what it is until another daemon is started", "is", was, "error", err)
+		return
+	}
+	p.log.Info("the keeper was upgraded in place", "was", was, "is", binary, "took", time.Since(began))
 }
 
 // keeperCgroup is the keeper's own: what stops the daemon's unit must not stop it.

@@ -102,7 +102,7 @@ func (s *Server) openPins() error {
 }
 
 // readHeld takes over what an earlier keeper held when it was killed, and removes what belongs to nothing.
-func (s *Server) readHeld() error {
+func (s *Server) readHeld(before *inherited) error {
 	if err := durable.Sweep(s.heldDir()); err != nil {
 		return err
 	}
@@ -129,7 +129,9 @@ func (s *Server) readHeld() error {
 		if p == nil { // else its exit is recorded: nothing but that is left of it
 			p = &process{server: s, id: h.ID, kind: h.Kind, pid: h.PID, inode: h.Inode, started: h.Started, launched: true}
 			s.processes[h.ID] = p
-			p.takeOver(&h)
+			p.takeOver(&h, before)
+		} else {
+			p.takeNamespaces(before)
 		}
 		p.held = h
 	}
@@ -158,7 +160,7 @@ func (s *Server) sweepFiles() error {
 
 // takeOver opens again what an earlier keeper held of a process. What cannot be had is done without, and said: the process is not the less for it.
 // Nobody else looks at it yet.
-func (p *process) takeOver(h *held) {
+func (p *process) takeOver(h *held, before *inherited) {
 	p.held = *h
 	warn := func(err error) {
 		if err != nil {
@@ -166,18 +168,22 @@ func (p *process) takeOver(h *held) {
 		}
 	}
 	var err error
-	p.pidfd, err = p.find(h)
+	if p.pidfd = before.take(p.id, handedPidfd); p.pidfd == nil {
+		p.pidfd, err = p.find(h)
+	}
 	warn(err)
 	alive := p.pidfd != nil && p.pidfd.Signal(0) == nil
 	if h.OOM != "" {
 		p.oom, p.oomBefore = reopenOOM(h.OOM), h.OOMBefore
 	}
-	if h.Stdin && alive {
+	p.console = before.take(p.id, handedConsole)
+	if p.stdin = before.take(p.id, handedStdin); p.stdin == nil && h.Stdin && alive {
 		if p.stdin, err = linux.Open(p.fifoPath("stdin"), os.O_WRONLY|nonblock, 0); err != nil {
 			warn(err)
 		}
 	}
-	if h.Kind == wire.Pause && alive {
+	p.takeNamespaces(before)
+	if h.Kind == wire.Pause && alive && len(p.namespaces) == 0 {
 		p.mu.Lock()
 		err := p.holdNamespaces()
 		p.mu.Unlock()
@@ -186,13 +192,22 @@ func (p *process) takeOver(h *held) {
 		}
 		warn(err)
 	}
-	warn(p.takeOverOutput(h, alive))
+	warn(p.takeOverOutput(h, alive, before))
 	if p.pidfd == nil {
 		p.lost = "the process ended while no keeper ran, and this kernel does not keep how (Linux 6.15 does)"
 		p.server.work.Go(p.end)
 		return
 	}
 	p.follow()
+}
+
+// takeNamespaces takes those that the program before held.
+func (p *process) takeNamespaces(before *inherited) {
+	for _, kind := range namespaceKinds {
+		if fd := before.take(p.id, handedNamespace+kind); fd != nil {
+			p.namespaces = append(p.namespaces, namespace{kind, fd})
+		}
+	}
 }
 
 // find returns the pidfd of a process that an earlier keeper launched: by its pin, else by its PID if that is still its own; nil if it is gone.
@@ -235,13 +250,18 @@ func reopenOOM(path string) *linux.FD {
 }
 
 // takeOverOutput goes on reading FIFOs, and with the log where its last whole line ends. A terminal's master is awaited from the daemon ([process.restore]).
-func (p *process) takeOverOutput(h *held, alive bool) error {
+func (p *process) takeOverOutput(h *held, alive bool, before *inherited) error {
 	var sources []source
 	var failed []error
+	var followers []func() error // what is logged again was told to them
 	orphaned := false
 	for _, name := range h.Outputs {
 		path := p.fifoPath(name)
 		p.fifos = append(p.fifos, path)
+		if reader := before.take(p.id, handedStream+name); reader != nil {
+			sources = append(sources, source{name, reader, false})
+			continue
+		}
 		if !alive && nobodyReads(path) {
 			orphaned = true
 		}
@@ -256,7 +276,7 @@ func (p *process) takeOverOutput(h *held, alive bool) error {
 		p.fifos = append(p.fifos, p.fifoPath("stdin"))
 	}
 	if h.Console {
-		sources = append(sources, source{"stdout", nil, true})
+		sources = append(sources, source{"stdout", before.take(p.id, handedStream+"stdout"), true})
 	}
 	if len(sources) == 0 {
 		return errors.Join(failed...)
@@ -269,12 +289,20 @@ func (p *process) takeOverOutput(h *held, alive bool) error {
 	for _, s := range sources {
 		p.output.add(s, maxLine)
 	}
+	for _, s := range p.output.streams {
+		for pipe := before.take(p.id, handedFollower+s.name); pipe != nil; pipe = before.take(p.id, handedFollower+s.name) {
+			followers = append(followers, func() error { return s.followers.add(pipe) })
+		}
+	}
 	if h.Log != nil {
 		p.fifos = append(p.fifos, p.journalPath())
 		failed = append(failed, p.takeOverLog(h.Log))
 		if orphaned {
 			p.output.remark("the process ended while neither keeper nor daemon ran; what it wrote last may be missing")
 		}
+	}
+	for _, add := range followers {
+		failed = append(failed, add())
 	}
 	return errors.Join(failed...)
 }

@@ -9,7 +9,7 @@
 //     <state>/exits, and in <root>/exits when nobody is there to hear it.
 //   - Before that, all that the process wrote is in its log (unless the disk does not take it within [drainLimit]).
 //   - Killed at any instruction it is followed by one that takes over: processes, exits, logs to the byte, namespaces ([held], [journal]). A terminal's master
-//     comes back from a daemon that holds it too.
+//     comes back from a daemon that holds it too. It becomes another version in place, without letting go of anything.
 //   - A full disk, a dead disk or a slow daemon stops nobody else.
 //   - It holds at most [descriptorsEach] descriptors a process, and refuses a launch that it may have none left for.
 //
@@ -46,6 +46,7 @@ func Main(args []string) int {
 	fs.StringVar(&o.Socket, "socket", "/run/fermata/keeper.sock", "`path` of the socket to listen at")
 	fs.StringVar(&o.State, "state", "/run/fermata", "`directory` for what a reboot may take away")
 	fs.StringVar(&o.Root, "root", "/var/lib/fermata", "`directory` for what must outlive a reboot")
+	fs.IntVar(&o.Inherit, "inherit", 0, "`descriptor` of what the program before handed on, in an upgrade")
 	ready := fs.Int("ready", -1, "`descriptor` to report being ready on")
 	if err := fs.Parse(args); err != nil {
 		return 2

@@ -215,6 +215,8 @@ func (o *output) turn(s *stream, b *buffers) bool {
 	ended := o.ended
 	o.mu.Unlock()
 
+	o.server.logging.enter()
+	defer o.server.logging.leave()
 	o.writing <- struct{}{}
 	defer func() { <-o.writing }()
 	got, err := o.take(s, b, ended)
@@ -359,6 +361,8 @@ func (o *output) reopen(file *linux.FD) error {
 // closes its file when it returns.
 func (o *output) close() {
 	o.server.work.Go(func() {
+		o.server.logging.enter()
+		defer o.server.logging.leave()
 		o.writing <- struct{}{}
 		defer func() { <-o.writing }()
 		o.mu.Lock()

@@ -235,6 +235,8 @@ func (p *process) news() { p.server.work.Go(p.end) }
 
 // end reaps the process, drains its output, records the exit and tells it.
 func (p *process) end() {
+	p.server.busy.enter()
+	defer p.server.busy.leave()
 	p.mu.Lock()
 	pidfd := p.pidfd
 	p.mu.Unlock()

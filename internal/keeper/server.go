@@ -44,6 +44,8 @@ type Options struct {
 	Warn func(error)
 	// MaxDescriptors bounds what is held; 0 for the process's limit (RLIMIT_NOFILE).
 	MaxDescriptors int
+	// Inherit is the descriptor of what the program before handed on, when a keeper has executed another one in its place; 0 otherwise.
+	Inherit int
 }
 
 func (o *Options) warn(err error) {
@@ -60,8 +62,12 @@ type Server struct {
 	listener  *linux.PacketListener
 	poller    *linux.Poller
 	scratch   scratch
-	pins      bool           // this kernel can pin
-	followers atomic.Int32   // pipes that output is copied to
+	pins      bool         // this kernel can pin
+	followers atomic.Int32 // pipes that output is copied to
+
+	busy      *gate          // held by requests, launches and exits: what an upgrade waits for
+	logging   *gate          // held by who uses a log, for one batch at a time
+	upgrading sync.Mutex     // held by an upgrade
 	work      sync.WaitGroup // the epoll loop, sessions, launches and exits
 
 	mu        sync.Mutex
@@ -88,7 +94,9 @@ func New(o Options) (_ *Server, err error) {
 		}
 		o.MaxDescriptors = int(min(limit.Cur, 1<<30))
 	}
-	s := &Server{o: o, processes: map[string]*process{}, sessions: map[*session]bool{}, watched: map[uint64]watcher{}}
+	s := &Server{
+		o: o, processes: map[string]*process{}, sessions: map[*session]bool{}, watched: map[uint64]watcher{}, busy: newGate(), logging: newGate(),
+	}
 	defer func() {
 		if err != nil {
 			s.free()
@@ -99,7 +107,14 @@ func New(o Options) (_ *Server, err error) {
 			return nil, err
 		}
 	}
-	if s.lock, err = lockState(o); err != nil {
+	var before *inherited
+	if o.Inherit > 0 {
+		if before, err = inherit(o.Inherit); err != nil {
+			return nil, fmt.Errorf("go on after an upgrade: %w", err)
+		}
+		defer before.close()
+	}
+	if s.lock, err = s.openLock(before); err != nil {
 		return nil, fmt.Errorf("be the only keeper: %w", err)
 	}
 	if err := s.readExits(); err != nil {
@@ -117,8 +132,18 @@ func New(o Options) (_ *Server, err error) {
 	if err := s.openPins(); err != nil {
 		return nil, err
 	}
-	if err := s.readHeld(); err != nil {
+	if before != nil {
+		s.toldBefore(before)
+	}
+	if err := s.readHeld(before); err != nil {
 		return nil, err
+	}
+	if before != nil {
+		if s.listener, err = linux.AdoptListener(before.Listener, o.Socket); err != nil {
+			return nil, err
+		}
+		s.resumeSessions(before)
+		return s, nil
 	}
 	// The lock is ours, so whoever bound this path is gone.
 	if err := os.Remove(o.Socket); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -128,6 +153,14 @@ func New(o Options) (_ *Server, err error) {
 		return nil, err
 	}
 	return s, nil
+}
+
+// openLock takes the state directory's lock, or has it from before an upgrade.
+func (s *Server) openLock(before *inherited) (*linux.FD, error) {
+	if before != nil {
+		return linux.Adopt(before.Lock, "lock")
+	}
+	return lockState(s.o)
 }
 
 // lockState takes the state directory's lock. Whoever has it and answers is the keeper; whoever has it and does not is about to, or about to
@@ -158,9 +191,8 @@ func (s *Server) Serve() error {
 	s.work.Go(s.watch)
 	var err error
 	for {
-		packets, e := s.listener.Accept()
+		e := s.accept()
 		if e == nil {
-			s.open(packets)
 			continue
 		}
 		if errors.Is(e, os.ErrClosed) {
@@ -184,6 +216,20 @@ func (s *Server) Serve() error {
 	s.work.Wait()
 	os.Remove(s.o.Socket)
 	s.free()
+	return err
+}
+
+// accept takes one connection.
+func (s *Server) accept() error {
+	if err := s.listener.Wait(); err != nil {
+		return err
+	}
+	s.busy.enter()
+	defer s.busy.leave()
+	packets, err := s.listener.Accept()
+	if err == nil {
+		s.open(packets)
+	}
 	return err
 }
 

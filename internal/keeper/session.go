@@ -25,23 +25,26 @@ type session struct {
 	mu     sync.Mutex
 	queue  []wire.Message // their descriptors are the queue's own
 	closed bool
-	wake   chan struct{} // of capacity 1: something is in the queue, or it is closed
+	// sending says that something was taken from the queue and is not sent yet.
+	sending bool
+	wake    chan struct{} // of capacity 1: something is in the queue, or it is closed
 
 	subscribed bool // guarded by Server.mu
 }
 
-// open starts a session.
-func (s *Server) open(packets *linux.Packets) {
+// open starts a session; nil if the keeper ends.
+func (s *Server) open(packets *linux.Packets) *session {
 	c := &session{server: s, conn: wire.NewConn(packets), wake: make(chan struct{}, 1)}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.ended {
 		c.conn.Close()
-		return
+		return nil
 	}
 	s.sessions[c] = true
 	s.work.Go(c.read)
 	s.work.Go(c.write)
+	return c
 }
 
 // close ends the session once what is queued has been sent, if the other end reads it.
@@ -83,7 +86,7 @@ func (c *session) write() {
 	for range c.wake {
 		c.mu.Lock()
 		queue, closed := c.queue, c.closed
-		c.queue = nil
+		c.queue, c.sending = nil, true
 		c.mu.Unlock()
 		for i, m := range queue {
 			err := c.conn.Send(m)
@@ -97,6 +100,9 @@ func (c *session) write() {
 		if closed {
 			break
 		}
+		c.mu.Lock()
+		c.sending = false
+		c.mu.Unlock()
 	}
 	c.mu.Lock()
 	c.closed = true
@@ -120,22 +126,46 @@ func (c *session) read() {
 		c.close()
 	}()
 	for {
-		m, err := c.conn.Receive()
+		err := c.conn.Wait()
+		if err == nil {
+			err = c.next()
+		}
 		if err != nil {
 			if err != io.EOF && !errors.Is(err, os.ErrClosed) && !errors.Is(err, syscall.ECONNRESET) {
 				c.server.o.warn(err)
 			}
 			return
 		}
-		switch m.Type {
-		case wire.TypeLaunch:
-			c.server.work.Go(func() { c.launch(m) })
-		case wire.TypeReopenLog, wire.TypeRestore, wire.TypeForget: // wait for disks
-			c.server.work.Go(func() { c.answer(m) })
-		default:
-			c.answer(m)
-		}
 	}
+}
+
+// next receives a message and does what it asks, or has it done.
+func (c *session) next() error {
+	busy := c.server.busy
+	busy.enter()
+	defer busy.leave()
+	m, err := c.conn.Receive()
+	if err != nil {
+		return err
+	}
+	do := func(how func(wire.Message)) {
+		busy.more()
+		c.server.work.Go(func() {
+			defer busy.leave()
+			how(m)
+		})
+	}
+	switch m.Type {
+	case wire.TypeLaunch:
+		do(c.launch)
+	case wire.TypeReopenLog, wire.TypeRestore, wire.TypeForget: // wait for disks
+		do(c.answer)
+	case wire.TypeUpgrade: // waits for all others
+		c.server.work.Go(func() { c.upgrade(m) })
+	default:
+		c.answer(m)
+	}
+	return nil
 }
 
 // answer does what a request asks and replies.
@@ -147,7 +177,7 @@ func (c *session) answer(m wire.Message) {
 		return
 	}
 	if m.Type == wire.TypeHello {
-		c.reply(m.Request, &wire.Reply{})
+		c.reply(m.Request, &wire.Reply{Executable: executable()})
 		if r.Subscribe {
 			c.server.subscribe(c)
 		}

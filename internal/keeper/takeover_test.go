@@ -93,10 +93,11 @@ func (m *mortal) hold(id string) {
 	}
 }
 
-// Whenever the keeper is killed, its follower goes on: each line is in the log once, whole, and in its place; every exit is told as it was.
-func TestAKilledKeeperLosesNothing(t *testing.T) {
-	const writers, lines, bulk, kills = 3, 60000, 1500000, 25
-	m := newMortal(t)
+const writers, lines, bulk = 3, 60000, 1500000
+
+// write starts processes that write numbered lines; when they have ended, check reads what came of it.
+func (m *mortal) write() {
+	m.t.Helper()
 	script := `i=0; while [ $i -lt %d ]; do i=$((i+1)); echo "line $i"; %s done; exit %d`
 	for i, odd := range []string{"", `echo "odd $i, a longer one, to a place of its own" >&2;`, `[ $((i % 1000)) -gt 0 ] || sleep 0.01; echo -n "$((i%10))" >&2;`} {
 		id := fmt.Sprintf("writer%d", i)
@@ -105,28 +106,12 @@ func TestAKilledKeeperLosesNothing(t *testing.T) {
 	}
 	m.sh("bulk", fmt.Sprintf("i=0; while [ $i -lt %d ]; do seq $((i+1)) $((i+1000)); i=$((i+1000)); done", bulk), m.logged)
 	m.hold("bulk")
-	var slowest time.Duration
-	for i := range kills {
-		id := fmt.Sprintf("ends%d", i)
-		gate := fmt.Sprintf("gate%d", i)
-		if err := linux.Mkfifo(filepath.Join(m.dir, gate), 0, 0); err != nil {
-			t.Fatal(err)
-		}
-		m.sh(id, fmt.Sprintf("read x < %s/%s; echo $x; exit %d", m.dir, gate, i), m.logged)
-		m.hold(id)
-		m.kill()
-		m.open(gate) // it ends while no keeper is there
-		began := time.Now()
-		m.follow()
-		slowest = max(slowest, time.Since(began))
-		if e := m.exits.of(id); e.Code != i || e.Signal != 0 || e.Unknown {
-			t.Errorf("%s ended with %+v", id, e)
-		}
-		if err := m.Forget(t.Context(), id); err != nil {
-			t.Fatal(err)
-		}
-	}
-	t.Logf("%d kills; the slowest take-over took %v", kills, slowest)
+}
+
+// check reads the logs of what write started: each line once, whole, and in its stream's order; and its exits.
+func (m *mortal) check() {
+	t := m.t
+	t.Helper()
 	if e := m.exits.of("bulk"); e.Code != 0 || e.LogDropped != 0 {
 		t.Errorf("bulk ended with %+v", e)
 	}
@@ -163,6 +148,35 @@ func TestAKilledKeeperLosesNothing(t *testing.T) {
 			t.Errorf("%s: a line without end came as %d bytes, want %d", id, odd.Len(), len(want))
 		}
 	}
+}
+
+// Whenever the keeper is killed, its follower goes on: each line is in the log once, whole, and in its place; every exit is told as it was.
+func TestAKilledKeeperLosesNothing(t *testing.T) {
+	const kills = 25
+	m := newMortal(t)
+	m.write()
+	var slowest time.Duration
+	for i := range kills {
+		id, gate := fmt.Sprintf("ends%d", i), fmt.Sprintf("gate%d", i)
+		if err := linux.Mkfifo(filepath.Join(m.dir, gate), 0, 0); err != nil {
+			t.Fatal(err)
+		}
+		m.sh(id, fmt.Sprintf("read x < %s/%s; echo $x; exit %d", m.dir, gate, i), m.logged)
+		m.hold(id)
+		m.kill()
+		m.open(gate) // it ends while no keeper is there
+		began := time.Now()
+		m.follow()
+		slowest = max(slowest, time.Since(began))
+		if e := m.exits.of(id); e.Code != i || e.Signal != 0 || e.Unknown {
+			t.Errorf("%s ended with %+v", id, e)
+		}
+		if err := m.Forget(t.Context(), id); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Logf("%d kills; the slowest take-over took %v", kills, slowest)
+	m.check()
 }
 
 func TestAProcessIsAllThereForTheNextKeeper(t *testing.T) {

@@ -73,6 +73,31 @@ func (f *FD) Dup() (*FD, error) {
 	return NewFD(n, f.name), nil
 }
 
+// Hand keeps the descriptor open over execve(2) and returns its number; keep false takes that back.
+func (f *FD) Hand(keep bool) (int, error) {
+	if err := setCloseOnExec(f.Int(), !keep); err != nil {
+		return 0, fmt.Errorf("hand %s on: %w", f.Name(), err)
+	}
+	return f.Int(), nil
+}
+
+func setCloseOnExec(number int, on bool) error {
+	flags := 0
+	if on {
+		flags = unix.FD_CLOEXEC
+	}
+	_, err := unix.FcntlInt(uintptr(number), unix.F_SETFD, flags)
+	return err
+}
+
+// Adopt takes a descriptor that an earlier program of this process had handed on.
+func Adopt(number int, name string) (*FD, error) {
+	if err := setCloseOnExec(number, true); err != nil {
+		return nil, fmt.Errorf("adopt descriptor %d as %s: %w", number, name, err)
+	}
+	return NewFD(number, name), nil
+}
+
 // File turns the descriptor into an *os.File, which owns it from then on.
 func (f *FD) File() *os.File { return os.NewFile(uintptr(f.Release()), f.name) }
 

@@ -72,6 +72,22 @@ func (l *PacketListener) Accept() (*Packets, error) {
 	return newPackets(f)
 }
 
+// AdoptListener takes a listening socket that an earlier program of this process had.
+func AdoptListener(number int, path string) (*PacketListener, error) {
+	l := &PacketListener{}
+	f, err := Adopt(number, path)
+	if err != nil {
+		return nil, err
+	}
+	return l, l.socket.init(f)
+}
+
+// Hand keeps the socket open over execve(2) and returns its number; keep false takes that back.
+func (l *PacketListener) Hand(keep bool) (int, error) { return l.socket.Hand(keep) }
+
+// Wait waits until there is a connection to accept.
+func (l *PacketListener) Wait() error { return l.socket.Wait() }
+
 // Close stops listening. The path stays.
 func (l *PacketListener) Close() error { return l.socket.Close() }
 
@@ -87,6 +103,43 @@ func DialPackets(path string) (*Packets, error) {
 		return nil, fmt.Errorf("connect to %s: %w", path, err)
 	}
 	return newPackets(f)
+}
+
+// AdoptPackets takes a connection that an earlier program of this process had.
+func AdoptPackets(number int, name string) (*Packets, error) {
+	f, err := Adopt(number, name)
+	if err != nil {
+		return nil, err
+	}
+	return newPackets(f)
+}
+
+// Hand keeps the connection open over execve(2) and returns its number; keep false takes that back.
+func (p *Packets) Hand(keep bool) (number int, err error) {
+	closed := p.raw.Control(func(fd uintptr) {
+		number = int(fd)
+		err = setCloseOnExec(number, !keep)
+	})
+	if closed != nil {
+		err = os.ErrClosed
+	}
+	if err != nil {
+		return 0, fmt.Errorf("hand %s on: %w", p.file.Name(), err)
+	}
+	return number, nil
+}
+
+// Wait waits until there is something to receive, or nothing ever will be.
+func (p *Packets) Wait() error {
+	closed := p.raw.Read(func(fd uintptr) bool {
+		ready := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+		err := retry(func() error { _, err := unix.Poll(ready, 0); return err })
+		return err != nil || ready[0].Revents != 0
+	})
+	if closed != nil {
+		return fmt.Errorf("receive from %s: %w", p.file.Name(), os.ErrClosed)
+	}
+	return nil
 }
 
 // PacketPair returns the two ends of a connection.

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"fermata/internal/keeper/client"
 )
 
 // keeper is the PID of the node's keeper; 0 without one.
@@ -230,6 +232,43 @@ func TestKeeperAndDaemonMayBothBeKilled(t *testing.T) {
 			t.Errorf("terminal %d ended with %d: %s %s", i, status.GetExitCode(), status.GetReason(), status.GetMessage())
 		}
 	}
+	t.Logf("%d lines checked", l.lines)
+}
+
+// A daemon of another version finds a keeper of another version, and has it become its own in place.
+func TestANewDaemonUpgradesTheKeeper(t *testing.T) {
+	n := start(t)
+	l := startLoad(t, n, atMost(5))
+	check(t, n.Kill())
+	keeper := n.keeper()
+	exe := fmt.Sprintf("/proc/%d/exe", keeper)
+	embedded, err := os.Readlink(exe)
+	check(t, err)
+	other := filepath.Join(n.Dir, "other", "fermata-keeper")
+	check(t, os.Mkdir(filepath.Dir(other), 0o755))
+	b, err := os.ReadFile(embedded)
+	check(t, err)
+	check(t, os.WriteFile(other, b, 0o755))
+	sockets, err := filepath.Glob(n.Dir + "/*/keeper.sock")
+	if err != nil || len(sockets) != 1 {
+		t.Fatalf("keeper's sockets %v, %v", sockets, err)
+	}
+	c, err := client.Dial(t.Context(), client.Options{Socket: sockets[0]})
+	check(t, err)
+	defer c.Close()
+	check(t, c.Upgrade(t.Context(), other))
+	if now, err := os.Readlink(exe); now != other {
+		t.Fatalf("the keeper is %s, %v", now, err)
+	}
+	check(t, n.Restart(t.Context()))
+	if now, err := os.Readlink(exe); now != embedded {
+		t.Errorf("the keeper is %s, %v", now, err)
+	}
+	if now := n.keeper(); now != keeper {
+		t.Errorf("the keeper was %d and is %d", keeper, now)
+	}
+	l.checkRunning(t, true)
+	l.checkEnd(t, true)
 	t.Logf("%d lines checked", l.lines)
 }
 

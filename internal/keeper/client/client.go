@@ -38,6 +38,8 @@ type Client struct {
 	work   sync.WaitGroup
 	done   chan struct{} // closed by receive at its end
 
+	executable string
+
 	mu      sync.Mutex
 	last    uint64                       // request number
 	waiting map[uint64]chan wire.Message // of capacity 1; closed when no answer will come
@@ -60,10 +62,13 @@ func Dial(ctx context.Context, o Options) (*Client, error) {
 		c.work.Go(c.tell)
 	}
 	hello := &wire.Request{Subscribe: o.OnExit != nil}
-	if _, _, err := c.request(ctx, wire.TypeHello, hello); err != nil {
+	r, fds, err := c.request(ctx, wire.TypeHello, hello)
+	if err != nil {
 		c.Close()
 		return nil, fmt.Errorf("greet keeper at %s: %w", o.Socket, err)
 	}
+	linux.CloseAll(fds...)
+	c.executable = r.Executable
 	return c, nil
 }
 
@@ -329,6 +334,15 @@ func (c *Client) Console(ctx context.Context, id string) (*linux.FD, error) {
 // Restore gives the master of a process's terminal back to a keeper that follows one that was killed. A keeper that has it keeps its own.
 func (c *Client) Restore(ctx context.Context, id string, console *linux.FD) error {
 	return c.plain(ctx, wire.TypeRestore, &wire.Request{ID: id}, console)
+}
+
+// Executable is the path of the keeper's binary, as it was when this client connected; "" if the keeper is too old to say.
+func (c *Client) Executable() string { return c.executable }
+
+// Upgrade has the keeper execute the binary at a path in its place. Nothing that it holds is let go of, this connection included. It returns when the new
+// one answers; errs.Unavailable says that something under way did not end, and that it may be tried again.
+func (c *Client) Upgrade(ctx context.Context, path string) error {
+	return c.plain(ctx, wire.TypeUpgrade, &wire.Request{Path: path})
 }
 
 // Stdin returns a duplicate of the writing end of a process's stdin, which is non-blocking. The process reads an end of file when this one is

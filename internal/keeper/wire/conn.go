@@ -50,6 +50,12 @@ func NewConn(packets *linux.Packets) *Conn {
 	return &Conn{packets: packets, buf: make([]byte, maxPacket)}
 }
 
+// Wait waits until there is something to receive, or nothing ever will be.
+func (c *Conn) Wait() error { return c.packets.Wait() }
+
+// Hand keeps the connection open over execve(2) and returns its descriptor's number; keep false takes that back.
+func (c *Conn) Hand(keep bool) (int, error) { return c.packets.Hand(keep) }
+
 // Close ends the connection and whoever waits on it.
 func (c *Conn) Close() error { return c.packets.Close() }
 

@@ -46,6 +46,8 @@ const (
 	TypeFollow
 	// TypeRestore gives back the master of a process's terminal to a keeper that has none, as it follows one that was killed: Request.ID. One descriptor.
 	TypeRestore
+	// TypeUpgrade has the keeper execute another binary in its place: Request.Path. The one that it becomes answers.
+	TypeUpgrade
 	types
 )
 
@@ -56,6 +58,8 @@ type Request struct {
 	Subscribe       bool
 	// Streams are "stdout" and "stderr", in the order of the descriptors.
 	Streams []string
+	// Path is a binary's.
+	Path string
 }
 
 const (
@@ -65,6 +69,7 @@ const (
 	requestSignal
 	requestSubscribe
 	requestStream
+	requestPath
 )
 
 // Encode returns the message's fields.
@@ -78,6 +83,7 @@ func (r *Request) Encode() []byte {
 	for _, name := range r.Streams {
 		f.bytes(requestStream, []byte(name))
 	}
+	f.text(requestPath, r.Path)
 	return f
 }
 
@@ -98,6 +104,8 @@ func DecodeRequest(b []byte) (*Request, error) {
 			return v.flag(&r.Subscribe)
 		case requestStream:
 			r.Streams = append(r.Streams, string(v))
+		case requestPath:
+			return v.text(&r.Path)
 		}
 		return nil
 	})
@@ -115,6 +123,8 @@ type Reply struct {
 	More      bool
 	// Names answers Namespaces: what the descriptors are, in order.
 	Names []string
+	// Executable answers Hello: the path of the keeper's binary.
+	Executable string
 }
 
 const (
@@ -127,6 +137,7 @@ const (
 	replyProcess
 	replyMore
 	replyName
+	replyExecutable
 )
 
 const (
@@ -162,6 +173,7 @@ func (r *Reply) Encode() []byte {
 	for _, n := range r.Names {
 		f.bytes(replyName, []byte(n))
 	}
+	f.text(replyExecutable, r.Executable)
 	return f
 }
 
@@ -195,6 +207,8 @@ func DecodeReply(b []byte) (*Reply, error) {
 			return v.flag(&r.More)
 		case replyName:
 			r.Names = append(r.Names, string(v))
+		case replyExecutable:
+			return v.text(&r.Executable)
 		}
 		return nil
 	})
