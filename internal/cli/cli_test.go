@@ -316,39 +316,6 @@ func TestFindingWhatANameMeans(t *testing.T) {
 	}
 }
 
-func TestNamespacesAreToldApart(t *testing.T) {
-	f, address := serve(t)
-	f.addPod("default", "web", "aaaa1111", "server")
-	got := do(t, address, "", "ns", "web") // the fake's processes are this test
-	if got.code != 0 || !strings.HasPrefix(got.out, "NAMESPACE   PAUSE") || strings.Count(got.out, "the host's") != len(namespaceKinds) {
-		t.Errorf("%+v", got)
-	}
-	in := func(namespaces ...string) (all []member) {
-		for _, n := range namespaces {
-			all = append(all, member{Namespaces: map[string]string{"net": n}})
-		}
-		return all
-	}
-	for _, c := range []struct {
-		name    string
-		members []member
-		want    string
-	}{
-		{"all in the host's", in("1", "1"), "the host's"},
-		{"one alone", in("2"), "its own"},
-		{"all in one of their own", in("2", "2"), "the pod's, shared"},
-		{"each in another", in("2", "3", "4"), "each its own"},
-		{"each in another, one in the host's", in("2", "3", "1"), "each its own, or the host's"},
-		{"two together and one alone", in("2", "2", "3"), "some shared"},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			if got := whose("net", c.members, "1"); got != c.want {
-				t.Errorf("%q, want %q", got, c.want)
-			}
-		})
-	}
-}
-
 func TestStopGivesEveryContainerItsGrace(t *testing.T) {
 	f, address := serve(t)
 	f.addPod("default", "web", "aaaa1111", "server", "client", "done")

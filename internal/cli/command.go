@@ -39,7 +39,7 @@ const (
 func commands() []*command {
 	return []*command{
 		&daemonCommand, &runPod,
-		&podsCommand, &psCommand, &logsCommand, &execCommand, &attachCommand, &portForwardCommand, &inspectCommand, &nsCommand, &stopCommand, &rmCommand,
+		&podsCommand, &psCommand, &logsCommand, &execCommand, &attachCommand, &portForwardCommand, &inspectCommand, &treeCommand, &nsCommand, &enterCommand, &stopCommand, &rmCommand,
 		&imagesCommand, &pullCommand, &loadCommand, &saveCommand, &rmiCommand,
 		&infoCommand, &doctorCommand, &versionCommand, &configCommand,
 	}

@@ -40,6 +40,10 @@ type fake struct {
 	archive    string // what ExportImage sends
 	attach     *fermatav1.Attached
 	begun      func() // a command that hangs
+	// namespaces and tree are what the daemon has found; asked is the last question.
+	namespaces      []*fermatav1.Namespace
+	askedNamespaces *fermatav1.ListNamespacesRequest
+	tree            *fermatav1.TreeResponse
 }
 
 // serve starts a fake on a socket of its own and returns it with the address.
@@ -448,6 +452,15 @@ func (s *fakeFermata) PortForward(stream fermatav1.Fermata_PortForwardServer) er
 			return err
 		}
 	}
+}
+
+func (s *fakeFermata) ListNamespaces(_ context.Context, r *fermatav1.ListNamespacesRequest) (*fermatav1.ListNamespacesResponse, error) {
+	s.f.askedNamespaces = r
+	return &fermatav1.ListNamespacesResponse{Namespaces: s.f.namespaces}, nil
+}
+
+func (s *fakeFermata) Tree(context.Context, *fermatav1.TreeRequest) (*fermatav1.TreeResponse, error) {
+	return s.f.tree, nil
 }
 
 // outcome is what a command left.

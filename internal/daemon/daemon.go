@@ -22,6 +22,7 @@ import (
 	"fermata/internal/config"
 	"fermata/internal/cri"
 	"fermata/internal/engine/native"
+	"fermata/internal/explain"
 	"fermata/internal/image"
 	"fermata/internal/launch"
 	"fermata/internal/linux"
@@ -244,7 +245,10 @@ func (p *parts) serve(ctx context.Context) error {
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: time.Second, PermitWithoutStream: true}))
 	server := grpc.NewServer(options...)
 	cri.Register(server, p.pods, p.images, p.node, p.streams)
-	own := service.Register(server, service.Options{Version: Version, Config: p.cfg, Images: p.images, Pods: p.pods, Checks: p.checks(), Notes: p.notes})
+	own := service.Register(server, service.Options{
+		Version: Version, Config: p.cfg, Images: p.images, Pods: p.pods, Checks: p.checks(), Notes: p.notes,
+		Explain: &explain.Explainer{Pods: p.pods, Keeper: p.keeper.pid, Proc: "/proc"},
+	})
 	defer p.serveCadvisor()()
 	failed := make(chan error, 1)
 	go func() { failed <- server.Serve(p.listener) }()

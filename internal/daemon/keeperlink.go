@@ -132,6 +132,9 @@ func (k *keeperLink) Namespaces(ctx context.Context, id string) (held map[string
 	return held, err
 }
 
+// pid is the keeper's process.
+func (k *keeperLink) pid() (int, error) { return k.client().PID() }
+
 // Signal sends a signal to a process the keeper holds.
 func (k *keeperLink) Signal(ctx context.Context, id string, sig syscall.Signal) error {
 	return k.ask(ctx, func(c *client.Client) error { return c.Signal(ctx, id, sig) })

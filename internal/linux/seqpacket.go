@@ -51,6 +51,19 @@ func ListenPackets(path string) (*PacketListener, error) {
 	return l, l.socket.init(f)
 }
 
+// PeerPID is the process that listened when this end connected, in this process's PID namespace: SO_PEERCRED, unix(7).
+func (p *Packets) PeerPID() (int, error) {
+	var peer *unix.Ucred
+	var err error
+	if closed := p.raw.Control(func(fd uintptr) { peer, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) }); closed != nil {
+		return 0, fmt.Errorf("find peer of %s: %w", p.owner.name, os.ErrClosed)
+	}
+	if err != nil {
+		return 0, fmt.Errorf("find peer of %s: %w", p.owner.name, err)
+	}
+	return int(peer.Pid), nil
+}
+
 // Accept waits for a connection. After Close it returns os.ErrClosed.
 func (l *PacketListener) Accept() (*Packets, error) {
 	var f *FD

@@ -18,6 +18,7 @@ import (
 	fermatav1 "fermata/api/fermata/v1"
 	"fermata/internal/config"
 	"fermata/internal/doctor"
+	"fermata/internal/explain"
 	"fermata/internal/image"
 	"fermata/internal/pod"
 )
@@ -30,8 +31,9 @@ type Options struct {
 	Images  *image.Store
 	Pods    *pod.Manager
 	// Checks are what Doctor looks at; Notes say what the machine has and lacks.
-	Checks []doctor.Check
-	Notes  func() []string
+	Checks  []doctor.Check
+	Notes   func() []string
+	Explain *explain.Explainer
 }
 
 // Service answers fermata.v1 until End.
@@ -43,6 +45,7 @@ type Service struct {
 	checks  []doctor.Check
 	notes   func() []string
 	runtime Runtime
+	explain *explain.Explainer
 	ctx     context.Context // ends with End; sessions' do
 	end     context.CancelFunc
 }
@@ -50,7 +53,9 @@ type Service struct {
 // Register makes the service part of a server.
 func Register(s *grpc.Server, o Options) *Service {
 	ctx, end := context.WithCancel(context.Background())
-	all := &Service{version: o.Version, cfg: o.Config, images: o.Images, checks: o.Checks, notes: o.Notes, runtime: o.Pods, ctx: ctx, end: end}
+	all := &Service{
+		version: o.Version, cfg: o.Config, images: o.Images, checks: o.Checks, notes: o.Notes, runtime: o.Pods, explain: o.Explain, ctx: ctx, end: end,
+	}
 	fermatav1.RegisterFermataServer(s, all)
 	return all
 }

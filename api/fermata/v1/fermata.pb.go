@@ -25,6 +25,62 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+type Process_Role int32
+
+const (
+	// Of no pod of fermata's.
+	Process_STRANGER Process_Role = 0
+	// Holds its pod's namespaces.
+	Process_PAUSE Process_Role = 1
+	// A container's first.
+	Process_FIRST Process_Role = 2
+	// What a container's first process or an exec started, and an exec's own.
+	Process_OTHER Process_Role = 3
+)
+
+// Enum value maps for Process_Role.
+var (
+	Process_Role_name = map[int32]string{
+		0: "STRANGER",
+		1: "PAUSE",
+		2: "FIRST",
+		3: "OTHER",
+	}
+	Process_Role_value = map[string]int32{
+		"STRANGER": 0,
+		"PAUSE":    1,
+		"FIRST":    2,
+		"OTHER":    3,
+	}
+)
+
+func (x Process_Role) Enum() *Process_Role {
+	p := new(Process_Role)
+	*p = x
+	return p
+}
+
+func (x Process_Role) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Process_Role) Descriptor() protoreflect.EnumDescriptor {
+	return file_fermata_v1_fermata_proto_enumTypes[0].Descriptor()
+}
+
+func (Process_Role) Type() protoreflect.EnumType {
+	return &file_fermata_v1_fermata_proto_enumTypes[0]
+}
+
+func (x Process_Role) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Process_Role.Descriptor instead.
+func (Process_Role) EnumDescriptor() ([]byte, []int) {
+	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{27, 0}
+}
+
 type VersionRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -1624,6 +1680,904 @@ func (*PortForwardResponse_Data) isPortForwardResponse_Message() {}
 
 func (*PortForwardResponse_End) isPortForwardResponse_Message() {}
 
+// One of them, or none for all that a process of a pod is in.
+type ListNamespacesRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Those that a pod's processes are in; its whole ID.
+	PodId string `protobuf:"bytes,1,opt,name=pod_id,json=podId,proto3" json:"pod_id,omitempty"`
+	// The one with this number; "man 7 namespaces".
+	Inode uint64 `protobuf:"varint,2,opt,name=inode,proto3" json:"inode,omitempty"`
+	// Those that a process is in, of the machine's.
+	Pid           int32 `protobuf:"varint,3,opt,name=pid,proto3" json:"pid,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListNamespacesRequest) Reset() {
+	*x = ListNamespacesRequest{}
+	mi := &file_fermata_v1_fermata_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListNamespacesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListNamespacesRequest) ProtoMessage() {}
+
+func (x *ListNamespacesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_fermata_v1_fermata_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListNamespacesRequest.ProtoReflect.Descriptor instead.
+func (*ListNamespacesRequest) Descriptor() ([]byte, []int) {
+	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *ListNamespacesRequest) GetPodId() string {
+	if x != nil {
+		return x.PodId
+	}
+	return ""
+}
+
+func (x *ListNamespacesRequest) GetInode() uint64 {
+	if x != nil {
+		return x.Inode
+	}
+	return 0
+}
+
+func (x *ListNamespacesRequest) GetPid() int32 {
+	if x != nil {
+		return x.Pid
+	}
+	return 0
+}
+
+type ListNamespacesResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// By pod, container and kind; the host's last.
+	Namespaces    []*Namespace `protobuf:"bytes,1,rep,name=namespaces,proto3" json:"namespaces,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListNamespacesResponse) Reset() {
+	*x = ListNamespacesResponse{}
+	mi := &file_fermata_v1_fermata_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListNamespacesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListNamespacesResponse) ProtoMessage() {}
+
+func (x *ListNamespacesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_fermata_v1_fermata_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListNamespacesResponse.ProtoReflect.Descriptor instead.
+func (*ListNamespacesResponse) Descriptor() ([]byte, []int) {
+	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *ListNamespacesResponse) GetNamespaces() []*Namespace {
+	if x != nil {
+		return x.Namespaces
+	}
+	return nil
+}
+
+type Namespace struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// net, ipc, uts, pid, mnt, cgroup or user.
+	Kind  string `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`
+	Inode uint64 `protobuf:"varint,2,opt,name=inode,proto3" json:"inode,omitempty"`
+	// Whether it is the machine's, or the one that the daemon runs in.
+	Host bool `protobuf:"varint,3,opt,name=host,proto3" json:"host,omitempty"`
+	// Whose it is alone; empty when several pods, or containers of a pod, share it.
+	PodId       string `protobuf:"bytes,4,opt,name=pod_id,json=podId,proto3" json:"pod_id,omitempty"`
+	ContainerId string `protobuf:"bytes,5,opt,name=container_id,json=containerId,proto3" json:"container_id,omitempty"`
+	// Those in it, pause and containers' first processes before the others; of a host's only pods' own, unless it was asked for by its number or
+	// a process.
+	Processes     []*Process         `protobuf:"bytes,6,rep,name=processes,proto3" json:"processes,omitempty"`
+	Holders       []*NamespaceHolder `protobuf:"bytes,7,rep,name=holders,proto3" json:"holders,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Namespace) Reset() {
+	*x = Namespace{}
+	mi := &file_fermata_v1_fermata_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Namespace) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Namespace) ProtoMessage() {}
+
+func (x *Namespace) ProtoReflect() protoreflect.Message {
+	mi := &file_fermata_v1_fermata_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Namespace.ProtoReflect.Descriptor instead.
+func (*Namespace) Descriptor() ([]byte, []int) {
+	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *Namespace) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *Namespace) GetInode() uint64 {
+	if x != nil {
+		return x.Inode
+	}
+	return 0
+}
+
+func (x *Namespace) GetHost() bool {
+	if x != nil {
+		return x.Host
+	}
+	return false
+}
+
+func (x *Namespace) GetPodId() string {
+	if x != nil {
+		return x.PodId
+	}
+	return ""
+}
+
+func (x *Namespace) GetContainerId() string {
+	if x != nil {
+		return x.ContainerId
+	}
+	return ""
+}
+
+func (x *Namespace) GetProcesses() []*Process {
+	if x != nil {
+		return x.Processes
+	}
+	return nil
+}
+
+func (x *Namespace) GetHolders() []*NamespaceHolder {
+	if x != nil {
+		return x.Holders
+	}
+	return nil
+}
+
+// NamespaceHolder keeps a namespace open.
+type NamespaceHolder struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Types that are valid to be assigned to Holder:
+	//
+	//	*NamespaceHolder_Pause
+	//	*NamespaceHolder_Keeper
+	//	*NamespaceHolder_Bind
+	Holder        isNamespaceHolder_Holder `protobuf_oneof:"holder"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NamespaceHolder) Reset() {
+	*x = NamespaceHolder{}
+	mi := &file_fermata_v1_fermata_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NamespaceHolder) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NamespaceHolder) ProtoMessage() {}
+
+func (x *NamespaceHolder) ProtoReflect() protoreflect.Message {
+	mi := &file_fermata_v1_fermata_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NamespaceHolder.ProtoReflect.Descriptor instead.
+func (*NamespaceHolder) Descriptor() ([]byte, []int) {
+	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *NamespaceHolder) GetHolder() isNamespaceHolder_Holder {
+	if x != nil {
+		return x.Holder
+	}
+	return nil
+}
+
+func (x *NamespaceHolder) GetPause() int32 {
+	if x != nil {
+		if x, ok := x.Holder.(*NamespaceHolder_Pause); ok {
+			return x.Pause
+		}
+	}
+	return 0
+}
+
+func (x *NamespaceHolder) GetKeeper() *NamespaceHolder_Descriptor {
+	if x != nil {
+		if x, ok := x.Holder.(*NamespaceHolder_Keeper); ok {
+			return x.Keeper
+		}
+	}
+	return nil
+}
+
+func (x *NamespaceHolder) GetBind() string {
+	if x != nil {
+		if x, ok := x.Holder.(*NamespaceHolder_Bind); ok {
+			return x.Bind
+		}
+	}
+	return ""
+}
+
+type isNamespaceHolder_Holder interface {
+	isNamespaceHolder_Holder()
+}
+
+type NamespaceHolder_Pause struct {
+	// A pod's pause process, which is there for that.
+	Pause int32 `protobuf:"varint,1,opt,name=pause,proto3,oneof"`
+}
+
+type NamespaceHolder_Keeper struct {
+	// A descriptor of the keeper's.
+	Keeper *NamespaceHolder_Descriptor `protobuf:"bytes,2,opt,name=keeper,proto3,oneof"`
+}
+
+type NamespaceHolder_Bind struct {
+	// A mount.
+	Bind string `protobuf:"bytes,3,opt,name=bind,proto3,oneof"`
+}
+
+func (*NamespaceHolder_Pause) isNamespaceHolder_Holder() {}
+
+func (*NamespaceHolder_Keeper) isNamespaceHolder_Holder() {}
+
+func (*NamespaceHolder_Bind) isNamespaceHolder_Holder() {}
+
+type Process struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Pid    int32                  `protobuf:"varint,1,opt,name=pid,proto3" json:"pid,omitempty"`
+	Parent int32                  `protobuf:"varint,2,opt,name=parent,proto3" json:"parent,omitempty"`
+	// As the kernel calls it (15 bytes at most).
+	Name string       `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`
+	Role Process_Role `protobuf:"varint,4,opt,name=role,proto3,enum=fermata.v1.Process_Role" json:"role,omitempty"`
+	// Empty where it is of none.
+	PodId       string `protobuf:"bytes,5,opt,name=pod_id,json=podId,proto3" json:"pod_id,omitempty"`
+	ContainerId string `protobuf:"bytes,6,opt,name=container_id,json=containerId,proto3" json:"container_id,omitempty"`
+	// Nanoseconds since 1970.
+	StartedAt int64 `protobuf:"varint,7,opt,name=started_at,json=startedAt,proto3" json:"started_at,omitempty"`
+	// Bytes of it in memory, with what it shares with others.
+	Memory        uint64 `protobuf:"varint,8,opt,name=memory,proto3" json:"memory,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Process) Reset() {
+	*x = Process{}
+	mi := &file_fermata_v1_fermata_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Process) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Process) ProtoMessage() {}
+
+func (x *Process) ProtoReflect() protoreflect.Message {
+	mi := &file_fermata_v1_fermata_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Process.ProtoReflect.Descriptor instead.
+func (*Process) Descriptor() ([]byte, []int) {
+	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *Process) GetPid() int32 {
+	if x != nil {
+		return x.Pid
+	}
+	return 0
+}
+
+func (x *Process) GetParent() int32 {
+	if x != nil {
+		return x.Parent
+	}
+	return 0
+}
+
+func (x *Process) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Process) GetRole() Process_Role {
+	if x != nil {
+		return x.Role
+	}
+	return Process_STRANGER
+}
+
+func (x *Process) GetPodId() string {
+	if x != nil {
+		return x.PodId
+	}
+	return ""
+}
+
+func (x *Process) GetContainerId() string {
+	if x != nil {
+		return x.ContainerId
+	}
+	return ""
+}
+
+func (x *Process) GetStartedAt() int64 {
+	if x != nil {
+		return x.StartedAt
+	}
+	return 0
+}
+
+func (x *Process) GetMemory() uint64 {
+	if x != nil {
+		return x.Memory
+	}
+	return 0
+}
+
+type TreeRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TreeRequest) Reset() {
+	*x = TreeRequest{}
+	mi := &file_fermata_v1_fermata_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TreeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TreeRequest) ProtoMessage() {}
+
+func (x *TreeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_fermata_v1_fermata_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TreeRequest.ProtoReflect.Descriptor instead.
+func (*TreeRequest) Descriptor() ([]byte, []int) {
+	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{28}
+}
+
+type TreeResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The machine's name.
+	Node          string     `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	Pods          []*TreePod `protobuf:"bytes,2,rep,name=pods,proto3" json:"pods,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TreeResponse) Reset() {
+	*x = TreeResponse{}
+	mi := &file_fermata_v1_fermata_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TreeResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TreeResponse) ProtoMessage() {}
+
+func (x *TreeResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_fermata_v1_fermata_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TreeResponse.ProtoReflect.Descriptor instead.
+func (*TreeResponse) Descriptor() ([]byte, []int) {
+	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *TreeResponse) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *TreeResponse) GetPods() []*TreePod {
+	if x != nil {
+		return x.Pods
+	}
+	return nil
+}
+
+type TreePod struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Id        string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Namespace string                 `protobuf:"bytes,2,opt,name=namespace,proto3" json:"namespace,omitempty"`
+	Name      string                 `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`
+	Ready     bool                   `protobuf:"varint,4,opt,name=ready,proto3" json:"ready,omitempty"`
+	// Why it is not ready, if that is known.
+	Reason string `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`
+	// Primary first; none with the host's network.
+	Ips    []string `protobuf:"bytes,6,rep,name=ips,proto3" json:"ips,omitempty"`
+	Cgroup string   `protobuf:"bytes,7,opt,name=cgroup,proto3" json:"cgroup,omitempty"`
+	// Nanoseconds since 1970, as all times here.
+	CreatedAt int64 `protobuf:"varint,8,opt,name=created_at,json=createdAt,proto3" json:"created_at,omitempty"`
+	// Not set when none runs.
+	Pause *Process `protobuf:"bytes,9,opt,name=pause,proto3" json:"pause,omitempty"`
+	// Oldest first.
+	Containers []*TreeContainer `protobuf:"bytes,10,rep,name=containers,proto3" json:"containers,omitempty"`
+	// Processes in the pod's own cgroup besides pause: there should be none.
+	Strays        []*Process  `protobuf:"bytes,11,rep,name=strays,proto3" json:"strays,omitempty"`
+	Ports         []*TreePort `protobuf:"bytes,12,rep,name=ports,proto3" json:"ports,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TreePod) Reset() {
+	*x = TreePod{}
+	mi := &file_fermata_v1_fermata_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TreePod) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TreePod) ProtoMessage() {}
+
+func (x *TreePod) ProtoReflect() protoreflect.Message {
+	mi := &file_fermata_v1_fermata_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TreePod.ProtoReflect.Descriptor instead.
+func (*TreePod) Descriptor() ([]byte, []int) {
+	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *TreePod) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *TreePod) GetNamespace() string {
+	if x != nil {
+		return x.Namespace
+	}
+	return ""
+}
+
+func (x *TreePod) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *TreePod) GetReady() bool {
+	if x != nil {
+		return x.Ready
+	}
+	return false
+}
+
+func (x *TreePod) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *TreePod) GetIps() []string {
+	if x != nil {
+		return x.Ips
+	}
+	return nil
+}
+
+func (x *TreePod) GetCgroup() string {
+	if x != nil {
+		return x.Cgroup
+	}
+	return ""
+}
+
+func (x *TreePod) GetCreatedAt() int64 {
+	if x != nil {
+		return x.CreatedAt
+	}
+	return 0
+}
+
+func (x *TreePod) GetPause() *Process {
+	if x != nil {
+		return x.Pause
+	}
+	return nil
+}
+
+func (x *TreePod) GetContainers() []*TreeContainer {
+	if x != nil {
+		return x.Containers
+	}
+	return nil
+}
+
+func (x *TreePod) GetStrays() []*Process {
+	if x != nil {
+		return x.Strays
+	}
+	return nil
+}
+
+func (x *TreePod) GetPorts() []*TreePort {
+	if x != nil {
+		return x.Ports
+	}
+	return nil
+}
+
+type TreePort struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// tcp, udp or sctp.
+	Protocol      string `protobuf:"bytes,1,opt,name=protocol,proto3" json:"protocol,omitempty"`
+	ContainerPort uint32 `protobuf:"varint,2,opt,name=container_port,json=containerPort,proto3" json:"container_port,omitempty"`
+	HostPort      uint32 `protobuf:"varint,3,opt,name=host_port,json=hostPort,proto3" json:"host_port,omitempty"`
+	// Empty for every address of the host.
+	HostIp        string `protobuf:"bytes,4,opt,name=host_ip,json=hostIp,proto3" json:"host_ip,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TreePort) Reset() {
+	*x = TreePort{}
+	mi := &file_fermata_v1_fermata_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TreePort) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TreePort) ProtoMessage() {}
+
+func (x *TreePort) ProtoReflect() protoreflect.Message {
+	mi := &file_fermata_v1_fermata_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TreePort.ProtoReflect.Descriptor instead.
+func (*TreePort) Descriptor() ([]byte, []int) {
+	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *TreePort) GetProtocol() string {
+	if x != nil {
+		return x.Protocol
+	}
+	return ""
+}
+
+func (x *TreePort) GetContainerPort() uint32 {
+	if x != nil {
+		return x.ContainerPort
+	}
+	return 0
+}
+
+func (x *TreePort) GetHostPort() uint32 {
+	if x != nil {
+		return x.HostPort
+	}
+	return 0
+}
+
+func (x *TreePort) GetHostIp() string {
+	if x != nil {
+		return x.HostIp
+	}
+	return ""
+}
+
+type TreeContainer struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Id    string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Name  string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	Image string                 `protobuf:"bytes,3,opt,name=image,proto3" json:"image,omitempty"`
+	// created, starting, running or exited.
+	State string `protobuf:"bytes,4,opt,name=state,proto3" json:"state,omitempty"`
+	// Of one that has exited.
+	ExitCode  int32  `protobuf:"varint,5,opt,name=exit_code,json=exitCode,proto3" json:"exit_code,omitempty"`
+	Reason    string `protobuf:"bytes,6,opt,name=reason,proto3" json:"reason,omitempty"`
+	Cgroup    string `protobuf:"bytes,7,opt,name=cgroup,proto3" json:"cgroup,omitempty"`
+	CreatedAt int64  `protobuf:"varint,8,opt,name=created_at,json=createdAt,proto3" json:"created_at,omitempty"`
+	// 0 for never.
+	StartedAt  int64 `protobuf:"varint,9,opt,name=started_at,json=startedAt,proto3" json:"started_at,omitempty"`
+	FinishedAt int64 `protobuf:"varint,10,opt,name=finished_at,json=finishedAt,proto3" json:"finished_at,omitempty"`
+	// The working set of its cgroup, in bytes; 0 when it does not run.
+	Memory uint64 `protobuf:"varint,11,opt,name=memory,proto3" json:"memory,omitempty"`
+	// Each after its parent.
+	Processes     []*Process `protobuf:"bytes,12,rep,name=processes,proto3" json:"processes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TreeContainer) Reset() {
+	*x = TreeContainer{}
+	mi := &file_fermata_v1_fermata_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TreeContainer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TreeContainer) ProtoMessage() {}
+
+func (x *TreeContainer) ProtoReflect() protoreflect.Message {
+	mi := &file_fermata_v1_fermata_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TreeContainer.ProtoReflect.Descriptor instead.
+func (*TreeContainer) Descriptor() ([]byte, []int) {
+	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *TreeContainer) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *TreeContainer) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *TreeContainer) GetImage() string {
+	if x != nil {
+		return x.Image
+	}
+	return ""
+}
+
+func (x *TreeContainer) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *TreeContainer) GetExitCode() int32 {
+	if x != nil {
+		return x.ExitCode
+	}
+	return 0
+}
+
+func (x *TreeContainer) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *TreeContainer) GetCgroup() string {
+	if x != nil {
+		return x.Cgroup
+	}
+	return ""
+}
+
+func (x *TreeContainer) GetCreatedAt() int64 {
+	if x != nil {
+		return x.CreatedAt
+	}
+	return 0
+}
+
+func (x *TreeContainer) GetStartedAt() int64 {
+	if x != nil {
+		return x.StartedAt
+	}
+	return 0
+}
+
+func (x *TreeContainer) GetFinishedAt() int64 {
+	if x != nil {
+		return x.FinishedAt
+	}
+	return 0
+}
+
+func (x *TreeContainer) GetMemory() uint64 {
+	if x != nil {
+		return x.Memory
+	}
+	return 0
+}
+
+func (x *TreeContainer) GetProcesses() []*Process {
+	if x != nil {
+		return x.Processes
+	}
+	return nil
+}
+
+type NamespaceHolder_Descriptor struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Pid           int32                  `protobuf:"varint,1,opt,name=pid,proto3" json:"pid,omitempty"`
+	Number        int32                  `protobuf:"varint,2,opt,name=number,proto3" json:"number,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NamespaceHolder_Descriptor) Reset() {
+	*x = NamespaceHolder_Descriptor{}
+	mi := &file_fermata_v1_fermata_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NamespaceHolder_Descriptor) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NamespaceHolder_Descriptor) ProtoMessage() {}
+
+func (x *NamespaceHolder_Descriptor) ProtoReflect() protoreflect.Message {
+	mi := &file_fermata_v1_fermata_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NamespaceHolder_Descriptor.ProtoReflect.Descriptor instead.
+func (*NamespaceHolder_Descriptor) Descriptor() ([]byte, []int) {
+	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{26, 0}
+}
+
+func (x *NamespaceHolder_Descriptor) GetPid() int32 {
+	if x != nil {
+		return x.Pid
+	}
+	return 0
+}
+
+func (x *NamespaceHolder_Descriptor) GetNumber() int32 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
 var File_fermata_v1_fermata_proto protoreflect.FileDescriptor
 
 const file_fermata_v1_fermata_proto_rawDesc = "" +
@@ -1722,7 +2676,90 @@ const file_fermata_v1_fermata_proto_rawDesc = "" +
 	"\x13PortForwardResponse\x12\x14\n" +
 	"\x04data\x18\x01 \x01(\fH\x00R\x04data\x12\x12\n" +
 	"\x03end\x18\x02 \x01(\bH\x00R\x03endB\t\n" +
-	"\amessage2\xd0\x04\n" +
+	"\amessage\"V\n" +
+	"\x15ListNamespacesRequest\x12\x15\n" +
+	"\x06pod_id\x18\x01 \x01(\tR\x05podId\x12\x14\n" +
+	"\x05inode\x18\x02 \x01(\x04R\x05inode\x12\x10\n" +
+	"\x03pid\x18\x03 \x01(\x05R\x03pid\"O\n" +
+	"\x16ListNamespacesResponse\x125\n" +
+	"\n" +
+	"namespaces\x18\x01 \x03(\v2\x15.fermata.v1.NamespaceR\n" +
+	"namespaces\"\xed\x01\n" +
+	"\tNamespace\x12\x12\n" +
+	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x14\n" +
+	"\x05inode\x18\x02 \x01(\x04R\x05inode\x12\x12\n" +
+	"\x04host\x18\x03 \x01(\bR\x04host\x12\x15\n" +
+	"\x06pod_id\x18\x04 \x01(\tR\x05podId\x12!\n" +
+	"\fcontainer_id\x18\x05 \x01(\tR\vcontainerId\x121\n" +
+	"\tprocesses\x18\x06 \x03(\v2\x13.fermata.v1.ProcessR\tprocesses\x125\n" +
+	"\aholders\x18\a \x03(\v2\x1b.fermata.v1.NamespaceHolderR\aholders\"\xc3\x01\n" +
+	"\x0fNamespaceHolder\x12\x16\n" +
+	"\x05pause\x18\x01 \x01(\x05H\x00R\x05pause\x12@\n" +
+	"\x06keeper\x18\x02 \x01(\v2&.fermata.v1.NamespaceHolder.DescriptorH\x00R\x06keeper\x12\x14\n" +
+	"\x04bind\x18\x03 \x01(\tH\x00R\x04bind\x1a6\n" +
+	"\n" +
+	"Descriptor\x12\x10\n" +
+	"\x03pid\x18\x01 \x01(\x05R\x03pid\x12\x16\n" +
+	"\x06number\x18\x02 \x01(\x05R\x06numberB\b\n" +
+	"\x06holder\"\x9d\x02\n" +
+	"\aProcess\x12\x10\n" +
+	"\x03pid\x18\x01 \x01(\x05R\x03pid\x12\x16\n" +
+	"\x06parent\x18\x02 \x01(\x05R\x06parent\x12\x12\n" +
+	"\x04name\x18\x03 \x01(\tR\x04name\x12,\n" +
+	"\x04role\x18\x04 \x01(\x0e2\x18.fermata.v1.Process.RoleR\x04role\x12\x15\n" +
+	"\x06pod_id\x18\x05 \x01(\tR\x05podId\x12!\n" +
+	"\fcontainer_id\x18\x06 \x01(\tR\vcontainerId\x12\x1d\n" +
+	"\n" +
+	"started_at\x18\a \x01(\x03R\tstartedAt\x12\x16\n" +
+	"\x06memory\x18\b \x01(\x04R\x06memory\"5\n" +
+	"\x04Role\x12\f\n" +
+	"\bSTRANGER\x10\x00\x12\t\n" +
+	"\x05PAUSE\x10\x01\x12\t\n" +
+	"\x05FIRST\x10\x02\x12\t\n" +
+	"\x05OTHER\x10\x03\"\r\n" +
+	"\vTreeRequest\"K\n" +
+	"\fTreeResponse\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12'\n" +
+	"\x04pods\x18\x02 \x03(\v2\x13.fermata.v1.TreePodR\x04pods\"\x81\x03\n" +
+	"\aTreePod\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1c\n" +
+	"\tnamespace\x18\x02 \x01(\tR\tnamespace\x12\x12\n" +
+	"\x04name\x18\x03 \x01(\tR\x04name\x12\x14\n" +
+	"\x05ready\x18\x04 \x01(\bR\x05ready\x12\x16\n" +
+	"\x06reason\x18\x05 \x01(\tR\x06reason\x12\x10\n" +
+	"\x03ips\x18\x06 \x03(\tR\x03ips\x12\x16\n" +
+	"\x06cgroup\x18\a \x01(\tR\x06cgroup\x12\x1d\n" +
+	"\n" +
+	"created_at\x18\b \x01(\x03R\tcreatedAt\x12)\n" +
+	"\x05pause\x18\t \x01(\v2\x13.fermata.v1.ProcessR\x05pause\x129\n" +
+	"\n" +
+	"containers\x18\n" +
+	" \x03(\v2\x19.fermata.v1.TreeContainerR\n" +
+	"containers\x12+\n" +
+	"\x06strays\x18\v \x03(\v2\x13.fermata.v1.ProcessR\x06strays\x12*\n" +
+	"\x05ports\x18\f \x03(\v2\x14.fermata.v1.TreePortR\x05ports\"\x83\x01\n" +
+	"\bTreePort\x12\x1a\n" +
+	"\bprotocol\x18\x01 \x01(\tR\bprotocol\x12%\n" +
+	"\x0econtainer_port\x18\x02 \x01(\rR\rcontainerPort\x12\x1b\n" +
+	"\thost_port\x18\x03 \x01(\rR\bhostPort\x12\x17\n" +
+	"\ahost_ip\x18\x04 \x01(\tR\x06hostIp\"\xd6\x02\n" +
+	"\rTreeContainer\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x14\n" +
+	"\x05image\x18\x03 \x01(\tR\x05image\x12\x14\n" +
+	"\x05state\x18\x04 \x01(\tR\x05state\x12\x1b\n" +
+	"\texit_code\x18\x05 \x01(\x05R\bexitCode\x12\x16\n" +
+	"\x06reason\x18\x06 \x01(\tR\x06reason\x12\x16\n" +
+	"\x06cgroup\x18\a \x01(\tR\x06cgroup\x12\x1d\n" +
+	"\n" +
+	"created_at\x18\b \x01(\x03R\tcreatedAt\x12\x1d\n" +
+	"\n" +
+	"started_at\x18\t \x01(\x03R\tstartedAt\x12\x1f\n" +
+	"\vfinished_at\x18\n" +
+	" \x01(\x03R\n" +
+	"finishedAt\x12\x16\n" +
+	"\x06memory\x18\v \x01(\x04R\x06memory\x121\n" +
+	"\tprocesses\x18\f \x03(\v2\x13.fermata.v1.ProcessR\tprocesses2\xe4\x05\n" +
 	"\aFermata\x12B\n" +
 	"\aVersion\x12\x1a.fermata.v1.VersionRequest\x1a\x1b.fermata.v1.VersionResponse\x12?\n" +
 	"\x06Doctor\x12\x19.fermata.v1.DoctorRequest\x1a\x1a.fermata.v1.DoctorResponse\x12J\n" +
@@ -1731,7 +2768,9 @@ const file_fermata_v1_fermata_proto_rawDesc = "" +
 	"\vExportImage\x12\x1e.fermata.v1.ExportImageRequest\x1a\x1f.fermata.v1.ExportImageResponse0\x01\x12=\n" +
 	"\x04Exec\x12\x17.fermata.v1.ExecRequest\x1a\x18.fermata.v1.ExecResponse(\x010\x01\x12C\n" +
 	"\x06Attach\x12\x19.fermata.v1.AttachRequest\x1a\x1a.fermata.v1.AttachResponse(\x010\x01\x12R\n" +
-	"\vPortForward\x12\x1e.fermata.v1.PortForwardRequest\x1a\x1f.fermata.v1.PortForwardResponse(\x010\x01B\"Z fermata/api/fermata/v1;fermatav1b\x06proto3"
+	"\vPortForward\x12\x1e.fermata.v1.PortForwardRequest\x1a\x1f.fermata.v1.PortForwardResponse(\x010\x01\x12W\n" +
+	"\x0eListNamespaces\x12!.fermata.v1.ListNamespacesRequest\x1a\".fermata.v1.ListNamespacesResponse\x129\n" +
+	"\x04Tree\x12\x17.fermata.v1.TreeRequest\x1a\x18.fermata.v1.TreeResponseB\"Z fermata/api/fermata/v1;fermatav1b\x06proto3"
 
 var (
 	file_fermata_v1_fermata_proto_rawDescOnce sync.Once
@@ -1745,64 +2784,92 @@ func file_fermata_v1_fermata_proto_rawDescGZIP() []byte {
 	return file_fermata_v1_fermata_proto_rawDescData
 }
 
-var file_fermata_v1_fermata_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
+var file_fermata_v1_fermata_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
+var file_fermata_v1_fermata_proto_msgTypes = make([]protoimpl.MessageInfo, 34)
 var file_fermata_v1_fermata_proto_goTypes = []any{
-	(*VersionRequest)(nil),      // 0: fermata.v1.VersionRequest
-	(*VersionResponse)(nil),     // 1: fermata.v1.VersionResponse
-	(*DoctorRequest)(nil),       // 2: fermata.v1.DoctorRequest
-	(*DoctorResponse)(nil),      // 3: fermata.v1.DoctorResponse
-	(*Finding)(nil),             // 4: fermata.v1.Finding
-	(*LoadImageRequest)(nil),    // 5: fermata.v1.LoadImageRequest
-	(*LoadImageResponse)(nil),   // 6: fermata.v1.LoadImageResponse
-	(*PullImageRequest)(nil),    // 7: fermata.v1.PullImageRequest
-	(*PullImageResponse)(nil),   // 8: fermata.v1.PullImageResponse
-	(*ExportImageRequest)(nil),  // 9: fermata.v1.ExportImageRequest
-	(*ExportImageResponse)(nil), // 10: fermata.v1.ExportImageResponse
-	(*ExecRequest)(nil),         // 11: fermata.v1.ExecRequest
-	(*ExecStart)(nil),           // 12: fermata.v1.ExecStart
-	(*TerminalSize)(nil),        // 13: fermata.v1.TerminalSize
-	(*Input)(nil),               // 14: fermata.v1.Input
-	(*ExecResponse)(nil),        // 15: fermata.v1.ExecResponse
-	(*AttachRequest)(nil),       // 16: fermata.v1.AttachRequest
-	(*AttachStart)(nil),         // 17: fermata.v1.AttachStart
-	(*AttachResponse)(nil),      // 18: fermata.v1.AttachResponse
-	(*Attached)(nil),            // 19: fermata.v1.Attached
-	(*PortForwardRequest)(nil),  // 20: fermata.v1.PortForwardRequest
-	(*PortForwardStart)(nil),    // 21: fermata.v1.PortForwardStart
-	(*PortForwardResponse)(nil), // 22: fermata.v1.PortForwardResponse
+	(Process_Role)(0),                  // 0: fermata.v1.Process.Role
+	(*VersionRequest)(nil),             // 1: fermata.v1.VersionRequest
+	(*VersionResponse)(nil),            // 2: fermata.v1.VersionResponse
+	(*DoctorRequest)(nil),              // 3: fermata.v1.DoctorRequest
+	(*DoctorResponse)(nil),             // 4: fermata.v1.DoctorResponse
+	(*Finding)(nil),                    // 5: fermata.v1.Finding
+	(*LoadImageRequest)(nil),           // 6: fermata.v1.LoadImageRequest
+	(*LoadImageResponse)(nil),          // 7: fermata.v1.LoadImageResponse
+	(*PullImageRequest)(nil),           // 8: fermata.v1.PullImageRequest
+	(*PullImageResponse)(nil),          // 9: fermata.v1.PullImageResponse
+	(*ExportImageRequest)(nil),         // 10: fermata.v1.ExportImageRequest
+	(*ExportImageResponse)(nil),        // 11: fermata.v1.ExportImageResponse
+	(*ExecRequest)(nil),                // 12: fermata.v1.ExecRequest
+	(*ExecStart)(nil),                  // 13: fermata.v1.ExecStart
+	(*TerminalSize)(nil),               // 14: fermata.v1.TerminalSize
+	(*Input)(nil),                      // 15: fermata.v1.Input
+	(*ExecResponse)(nil),               // 16: fermata.v1.ExecResponse
+	(*AttachRequest)(nil),              // 17: fermata.v1.AttachRequest
+	(*AttachStart)(nil),                // 18: fermata.v1.AttachStart
+	(*AttachResponse)(nil),             // 19: fermata.v1.AttachResponse
+	(*Attached)(nil),                   // 20: fermata.v1.Attached
+	(*PortForwardRequest)(nil),         // 21: fermata.v1.PortForwardRequest
+	(*PortForwardStart)(nil),           // 22: fermata.v1.PortForwardStart
+	(*PortForwardResponse)(nil),        // 23: fermata.v1.PortForwardResponse
+	(*ListNamespacesRequest)(nil),      // 24: fermata.v1.ListNamespacesRequest
+	(*ListNamespacesResponse)(nil),     // 25: fermata.v1.ListNamespacesResponse
+	(*Namespace)(nil),                  // 26: fermata.v1.Namespace
+	(*NamespaceHolder)(nil),            // 27: fermata.v1.NamespaceHolder
+	(*Process)(nil),                    // 28: fermata.v1.Process
+	(*TreeRequest)(nil),                // 29: fermata.v1.TreeRequest
+	(*TreeResponse)(nil),               // 30: fermata.v1.TreeResponse
+	(*TreePod)(nil),                    // 31: fermata.v1.TreePod
+	(*TreePort)(nil),                   // 32: fermata.v1.TreePort
+	(*TreeContainer)(nil),              // 33: fermata.v1.TreeContainer
+	(*NamespaceHolder_Descriptor)(nil), // 34: fermata.v1.NamespaceHolder.Descriptor
 }
 var file_fermata_v1_fermata_proto_depIdxs = []int32{
-	4,  // 0: fermata.v1.DoctorResponse.findings:type_name -> fermata.v1.Finding
-	12, // 1: fermata.v1.ExecRequest.start:type_name -> fermata.v1.ExecStart
-	14, // 2: fermata.v1.ExecRequest.input:type_name -> fermata.v1.Input
-	13, // 3: fermata.v1.ExecStart.size:type_name -> fermata.v1.TerminalSize
-	13, // 4: fermata.v1.Input.size:type_name -> fermata.v1.TerminalSize
-	17, // 5: fermata.v1.AttachRequest.start:type_name -> fermata.v1.AttachStart
-	14, // 6: fermata.v1.AttachRequest.input:type_name -> fermata.v1.Input
-	13, // 7: fermata.v1.AttachStart.size:type_name -> fermata.v1.TerminalSize
-	19, // 8: fermata.v1.AttachResponse.attached:type_name -> fermata.v1.Attached
-	21, // 9: fermata.v1.PortForwardRequest.start:type_name -> fermata.v1.PortForwardStart
-	0,  // 10: fermata.v1.Fermata.Version:input_type -> fermata.v1.VersionRequest
-	2,  // 11: fermata.v1.Fermata.Doctor:input_type -> fermata.v1.DoctorRequest
-	5,  // 12: fermata.v1.Fermata.LoadImage:input_type -> fermata.v1.LoadImageRequest
-	7,  // 13: fermata.v1.Fermata.PullImage:input_type -> fermata.v1.PullImageRequest
-	9,  // 14: fermata.v1.Fermata.ExportImage:input_type -> fermata.v1.ExportImageRequest
-	11, // 15: fermata.v1.Fermata.Exec:input_type -> fermata.v1.ExecRequest
-	16, // 16: fermata.v1.Fermata.Attach:input_type -> fermata.v1.AttachRequest
-	20, // 17: fermata.v1.Fermata.PortForward:input_type -> fermata.v1.PortForwardRequest
-	1,  // 18: fermata.v1.Fermata.Version:output_type -> fermata.v1.VersionResponse
-	3,  // 19: fermata.v1.Fermata.Doctor:output_type -> fermata.v1.DoctorResponse
-	6,  // 20: fermata.v1.Fermata.LoadImage:output_type -> fermata.v1.LoadImageResponse
-	8,  // 21: fermata.v1.Fermata.PullImage:output_type -> fermata.v1.PullImageResponse
-	10, // 22: fermata.v1.Fermata.ExportImage:output_type -> fermata.v1.ExportImageResponse
-	15, // 23: fermata.v1.Fermata.Exec:output_type -> fermata.v1.ExecResponse
-	18, // 24: fermata.v1.Fermata.Attach:output_type -> fermata.v1.AttachResponse
-	22, // 25: fermata.v1.Fermata.PortForward:output_type -> fermata.v1.PortForwardResponse
-	18, // [18:26] is the sub-list for method output_type
-	10, // [10:18] is the sub-list for method input_type
-	10, // [10:10] is the sub-list for extension type_name
-	10, // [10:10] is the sub-list for extension extendee
-	0,  // [0:10] is the sub-list for field type_name
+	5,  // 0: fermata.v1.DoctorResponse.findings:type_name -> fermata.v1.Finding
+	13, // 1: fermata.v1.ExecRequest.start:type_name -> fermata.v1.ExecStart
+	15, // 2: fermata.v1.ExecRequest.input:type_name -> fermata.v1.Input
+	14, // 3: fermata.v1.ExecStart.size:type_name -> fermata.v1.TerminalSize
+	14, // 4: fermata.v1.Input.size:type_name -> fermata.v1.TerminalSize
+	18, // 5: fermata.v1.AttachRequest.start:type_name -> fermata.v1.AttachStart
+	15, // 6: fermata.v1.AttachRequest.input:type_name -> fermata.v1.Input
+	14, // 7: fermata.v1.AttachStart.size:type_name -> fermata.v1.TerminalSize
+	20, // 8: fermata.v1.AttachResponse.attached:type_name -> fermata.v1.Attached
+	22, // 9: fermata.v1.PortForwardRequest.start:type_name -> fermata.v1.PortForwardStart
+	26, // 10: fermata.v1.ListNamespacesResponse.namespaces:type_name -> fermata.v1.Namespace
+	28, // 11: fermata.v1.Namespace.processes:type_name -> fermata.v1.Process
+	27, // 12: fermata.v1.Namespace.holders:type_name -> fermata.v1.NamespaceHolder
+	34, // 13: fermata.v1.NamespaceHolder.keeper:type_name -> fermata.v1.NamespaceHolder.Descriptor
+	0,  // 14: fermata.v1.Process.role:type_name -> fermata.v1.Process.Role
+	31, // 15: fermata.v1.TreeResponse.pods:type_name -> fermata.v1.TreePod
+	28, // 16: fermata.v1.TreePod.pause:type_name -> fermata.v1.Process
+	33, // 17: fermata.v1.TreePod.containers:type_name -> fermata.v1.TreeContainer
+	28, // 18: fermata.v1.TreePod.strays:type_name -> fermata.v1.Process
+	32, // 19: fermata.v1.TreePod.ports:type_name -> fermata.v1.TreePort
+	28, // 20: fermata.v1.TreeContainer.processes:type_name -> fermata.v1.Process
+	1,  // 21: fermata.v1.Fermata.Version:input_type -> fermata.v1.VersionRequest
+	3,  // 22: fermata.v1.Fermata.Doctor:input_type -> fermata.v1.DoctorRequest
+	6,  // 23: fermata.v1.Fermata.LoadImage:input_type -> fermata.v1.LoadImageRequest
+	8,  // 24: fermata.v1.Fermata.PullImage:input_type -> fermata.v1.PullImageRequest
+	10, // 25: fermata.v1.Fermata.ExportImage:input_type -> fermata.v1.ExportImageRequest
+	12, // 26: fermata.v1.Fermata.Exec:input_type -> fermata.v1.ExecRequest
+	17, // 27: fermata.v1.Fermata.Attach:input_type -> fermata.v1.AttachRequest
+	21, // 28: fermata.v1.Fermata.PortForward:input_type -> fermata.v1.PortForwardRequest
+	24, // 29: fermata.v1.Fermata.ListNamespaces:input_type -> fermata.v1.ListNamespacesRequest
+	29, // 30: fermata.v1.Fermata.Tree:input_type -> fermata.v1.TreeRequest
+	2,  // 31: fermata.v1.Fermata.Version:output_type -> fermata.v1.VersionResponse
+	4,  // 32: fermata.v1.Fermata.Doctor:output_type -> fermata.v1.DoctorResponse
+	7,  // 33: fermata.v1.Fermata.LoadImage:output_type -> fermata.v1.LoadImageResponse
+	9,  // 34: fermata.v1.Fermata.PullImage:output_type -> fermata.v1.PullImageResponse
+	11, // 35: fermata.v1.Fermata.ExportImage:output_type -> fermata.v1.ExportImageResponse
+	16, // 36: fermata.v1.Fermata.Exec:output_type -> fermata.v1.ExecResponse
+	19, // 37: fermata.v1.Fermata.Attach:output_type -> fermata.v1.AttachResponse
+	23, // 38: fermata.v1.Fermata.PortForward:output_type -> fermata.v1.PortForwardResponse
+	25, // 39: fermata.v1.Fermata.ListNamespaces:output_type -> fermata.v1.ListNamespacesResponse
+	30, // 40: fermata.v1.Fermata.Tree:output_type -> fermata.v1.TreeResponse
+	31, // [31:41] is the sub-list for method output_type
+	21, // [21:31] is the sub-list for method input_type
+	21, // [21:21] is the sub-list for extension type_name
+	21, // [21:21] is the sub-list for extension extendee
+	0,  // [0:21] is the sub-list for field type_name
 }
 
 func init() { file_fermata_v1_fermata_proto_init() }
@@ -1842,18 +2909,24 @@ func file_fermata_v1_fermata_proto_init() {
 		(*PortForwardResponse_Data)(nil),
 		(*PortForwardResponse_End)(nil),
 	}
+	file_fermata_v1_fermata_proto_msgTypes[26].OneofWrappers = []any{
+		(*NamespaceHolder_Pause)(nil),
+		(*NamespaceHolder_Keeper)(nil),
+		(*NamespaceHolder_Bind)(nil),
+	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_fermata_v1_fermata_proto_rawDesc), len(file_fermata_v1_fermata_proto_rawDesc)),
-			NumEnums:      0,
-			NumMessages:   23,
+			NumEnums:      1,
+			NumMessages:   34,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
 		GoTypes:           file_fermata_v1_fermata_proto_goTypes,
 		DependencyIndexes: file_fermata_v1_fermata_proto_depIdxs,
+		EnumInfos:         file_fermata_v1_fermata_proto_enumTypes,
 		MessageInfos:      file_fermata_v1_fermata_proto_msgTypes,
 	}.Build()
 	File_fermata_v1_fermata_proto = out.File

@@ -23,14 +23,16 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	Fermata_Version_FullMethodName     = "/fermata.v1.Fermata/Version"
-	Fermata_Doctor_FullMethodName      = "/fermata.v1.Fermata/Doctor"
-	Fermata_LoadImage_FullMethodName   = "/fermata.v1.Fermata/LoadImage"
-	Fermata_PullImage_FullMethodName   = "/fermata.v1.Fermata/PullImage"
-	Fermata_ExportImage_FullMethodName = "/fermata.v1.Fermata/ExportImage"
-	Fermata_Exec_FullMethodName        = "/fermata.v1.Fermata/Exec"
-	Fermata_Attach_FullMethodName      = "/fermata.v1.Fermata/Attach"
-	Fermata_PortForward_FullMethodName = "/fermata.v1.Fermata/PortForward"
+	Fermata_Version_FullMethodName        = "/fermata.v1.Fermata/Version"
+	Fermata_Doctor_FullMethodName         = "/fermata.v1.Fermata/Doctor"
+	Fermata_LoadImage_FullMethodName      = "/fermata.v1.Fermata/LoadImage"
+	Fermata_PullImage_FullMethodName      = "/fermata.v1.Fermata/PullImage"
+	Fermata_ExportImage_FullMethodName    = "/fermata.v1.Fermata/ExportImage"
+	Fermata_Exec_FullMethodName           = "/fermata.v1.Fermata/Exec"
+	Fermata_Attach_FullMethodName         = "/fermata.v1.Fermata/Attach"
+	Fermata_PortForward_FullMethodName    = "/fermata.v1.Fermata/PortForward"
+	Fermata_ListNamespaces_FullMethodName = "/fermata.v1.Fermata/ListNamespaces"
+	Fermata_Tree_FullMethodName           = "/fermata.v1.Fermata/Tree"
 )
 
 // FermataClient is the client API for Fermata service.
@@ -61,6 +63,11 @@ type FermataClient interface {
 	// PortForward is one connection to a TCP port at the loopback addresses of a pod. The first message chooses, the others are what the
 	// client sends. NotFound: no such pod. FailedPrecondition: it is not ready. Any other error: the connection could not be made, or broke.
 	PortForward(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[PortForwardRequest, PortForwardResponse], error)
+	// ListNamespaces says which namespaces there are, who is in each, and what holds it open.
+	// NotFound: no such namespace, or no such process. FailedPrecondition: no process of the pod runs.
+	ListNamespaces(ctx context.Context, in *ListNamespacesRequest, opts ...grpc.CallOption) (*ListNamespacesResponse, error)
+	// Tree is the node from its pods down to their processes, at one moment.
+	Tree(ctx context.Context, in *TreeRequest, opts ...grpc.CallOption) (*TreeResponse, error)
 }
 
 type fermataClient struct {
@@ -181,6 +188,26 @@ func (c *fermataClient) PortForward(ctx context.Context, opts ...grpc.CallOption
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Fermata_PortForwardClient = grpc.BidiStreamingClient[PortForwardRequest, PortForwardResponse]
 
+func (c *fermataClient) ListNamespaces(ctx context.Context, in *ListNamespacesRequest, opts ...grpc.CallOption) (*ListNamespacesResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListNamespacesResponse)
+	err := c.cc.Invoke(ctx, Fermata_ListNamespaces_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *fermataClient) Tree(ctx context.Context, in *TreeRequest, opts ...grpc.CallOption) (*TreeResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(TreeResponse)
+	err := c.cc.Invoke(ctx, Fermata_Tree_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // FermataServer is the server API for Fermata service.
 // All implementations must embed UnimplementedFermataServer
 // for forward compatibility.
@@ -209,6 +236,11 @@ type FermataServer interface {
 	// PortForward is one connection to a TCP port at the loopback addresses of a pod. The first message chooses, the others are what the
 	// client sends. NotFound: no such pod. FailedPrecondition: it is not ready. Any other error: the connection could not be made, or broke.
 	PortForward(grpc.BidiStreamingServer[PortForwardRequest, PortForwardResponse]) error
+	// ListNamespaces says which namespaces there are, who is in each, and what holds it open.
+	// NotFound: no such namespace, or no such process. FailedPrecondition: no process of the pod runs.
+	ListNamespaces(context.Context, *ListNamespacesRequest) (*ListNamespacesResponse, error)
+	// Tree is the node from its pods down to their processes, at one moment.
+	Tree(context.Context, *TreeRequest) (*TreeResponse, error)
 	mustEmbedUnimplementedFermataServer()
 }
 
@@ -242,6 +274,12 @@ func (UnimplementedFermataServer) Attach(grpc.BidiStreamingServer[AttachRequest,
 }
 func (UnimplementedFermataServer) PortForward(grpc.BidiStreamingServer[PortForwardRequest, PortForwardResponse]) error {
 	return status.Error(codes.Unimplemented, "method PortForward not implemented")
+}
+func (UnimplementedFermataServer) ListNamespaces(context.Context, *ListNamespacesRequest) (*ListNamespacesResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListNamespaces not implemented")
+}
+func (UnimplementedFermataServer) Tree(context.Context, *TreeRequest) (*TreeResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Tree not implemented")
 }
 func (UnimplementedFermataServer) mustEmbedUnimplementedFermataServer() {}
 func (UnimplementedFermataServer) testEmbeddedByValue()                 {}
@@ -350,6 +388,42 @@ func _Fermata_PortForward_Handler(srv interface{}, stream grpc.ServerStream) err
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Fermata_PortForwardServer = grpc.BidiStreamingServer[PortForwardRequest, PortForwardResponse]
 
+func _Fermata_ListNamespaces_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListNamespacesRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(FermataServer).ListNamespaces(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Fermata_ListNamespaces_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(FermataServer).ListNamespaces(ctx, req.(*ListNamespacesRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Fermata_Tree_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(TreeRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(FermataServer).Tree(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Fermata_Tree_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(FermataServer).Tree(ctx, req.(*TreeRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Fermata_ServiceDesc is the grpc.ServiceDesc for Fermata service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -364,6 +438,14 @@ var Fermata_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Doctor",
 			Handler:    _Fermata_Doctor_Handler,
+		},
+		{
+			MethodName: "ListNamespaces",
+			Handler:    _Fermata_ListNamespaces_Handler,
+		},
+		{
+			MethodName: "Tree",
+			Handler:    _Fermata_Tree_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

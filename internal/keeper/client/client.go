@@ -72,6 +72,9 @@ func Dial(ctx context.Context, o Options) (*Client, error) {
 	return c, nil
 }
 
+// PID is the keeper's process.
+func (c *Client) PID() (int, error) { return c.conn.PeerPID() }
+
 // Done is closed when the connection has ended, whoever ended it.
 func (c *Client) Done() <-chan struct{} { return c.done }
 

@@ -45,6 +45,9 @@ type Conn struct {
 	buf     []byte     // Receive's
 }
 
+// PeerPID is the process at the other end, of one that connected.
+func (c *Conn) PeerPID() (int, error) { return c.packets.PeerPID() }
+
 // NewConn speaks over packets, which it owns.
 func NewConn(packets *linux.Packets) *Conn {
 	return &Conn{packets: packets, buf: make([]byte, maxPacket)}
