@@ -20,7 +20,7 @@ var harmless = []struct{ line, why string }{
 		"the label is for runtimes that cAdvisor knows by name; containerd has none either"},
 	{`"failed to check if node is newer; using informer node"`, "a kubelet alone has a node without a version"},
 	{`"ExecSync cmd from runtime service failed" err="rpc error: code = DeadlineExceeded .*sleep 4321`, "a probe that is too slow on purpose"},
-	{`"Unable to process watch event" err="the pod with key .* doesn't exist in cache"`,
+	{`"Unable to process watch event" err="the pod with key .* doesn't exist in cache"|"Could not get metadata" err="stat .*/manifests/`,
 		"that a manifest was removed is seen twice: by inotify, and by looking each second"},
 	{`"Image garbage collection failed once. Stats initialization may not have completed yet" err="invalid capacity 0`,
 		"it collects before it has measured the disk for the first time"},

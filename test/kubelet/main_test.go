@@ -115,12 +115,12 @@ func (w *world) explain(t testing.TB) {
 	t.Logf("the runtime's log ends:\n%s", log[max(0, len(log)-3000):])
 	if keep := os.Getenv("FERMATA_TEST_LOGS"); keep != "" {
 		os.Rename(w.Log, filepath.Join(keep, t.Name()+"-runtime.log"))
-		os.Rename(w.kubelet.Log, filepath.Join(keep, t.Name()+"-kubelet.log"))
+		os.Rename(filepath.Join(w.Dir, "k/kubelet.log"), filepath.Join(keep, t.Name()+"-kubelet.log"))
 	}
 }
 
-// unusual are warnings, errors, and calls that took a second or more.
-var unusual = regexp.MustCompile(`level=(WARN|ERROR)|took=([0-9]+m)?[0-9.]+s `)
+// unusual are warnings, errors, and calls that took a second or more and do not wait for what a container does.
+var unusual = regexp.MustCompile(`level=(WARN|ERROR)|(Status|List\w+|PodSandbox|CreateContainer|StartContainer|Log) took=([0-9]+m)?[0-9.]+s `)
 
 // checkNothingLeft removes the pods as the kubelet would at last, and looks for what they left in the runtime.
 func (w *world) checkNothingLeft(ctx context.Context, t testing.TB) {
