@@ -29,10 +29,10 @@ func TestTheTableComparesWithTheFirst(t *testing.T) {
 }
 
 func TestTheTableOfProbes(t *testing.T) {
-	a := &result{name: "a", probes: probes{pods: 50, took: 10 * time.Second, done: 500, runtime: 800 * time.Millisecond, kubelet: 500 * time.Millisecond}}
-	b := &result{name: "b", probes: probes{pods: 50, took: 10 * time.Second, done: 250, runtime: 10 * time.Second, kubelet: 500 * time.Millisecond}}
+	a := &result{name: "a", probes: probes{pods: 50, took: 10 * time.Second, done: 500, used: used{600 * time.Millisecond, 200 * time.Millisecond, 500 * time.Millisecond}}}
+	b := &result{name: "b", probes: probes{pods: 50, took: 10 * time.Second, done: 250, used: used{time.Second, 9 * time.Second, 500 * time.Millisecond}}}
 	got := strings.Join(strings.Fields(table([]*result{a, b})), " ")
-	for _, want := range []string{"probes a second 50.0 25.0", "runtime, of a core 8.0 % 100.0 % 12.5×", "runtime, a probe 1.60 ms 40.00 ms 25.0×", "kubelet, of a core 5.0 %"} {
+	for _, want := range []string{"probes a second 50.0 25.0", "runtime and what it runs, of a core 8.0 % 100.0 % 12.5×", "its own processes alone 6.0 % 10.0 % 1.7×", "a probe 1.60 ms 40.00 ms 25.0×", "kubelet, of a core 5.0 %"} {
 		if !strings.Contains(got, want) {
 			t.Errorf("not there: %q in\n%s", want, got)
 		}

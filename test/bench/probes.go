@@ -22,8 +22,14 @@ type probes struct {
 	// took is how long they were watched, done how many the kubelet counted as successful meanwhile.
 	took time.Duration
 	done int
-	// runtime is processor time of the runtime's processes and all that they ran for the probes, kubelet the kubelet's.
-	runtime, kubelet time.Duration
+	used
+}
+
+// used is processor time: of the runtime's processes, of all that they ran for the probes (the commands, and OCI runtimes), and of the kubelet.
+type used struct{ runtime, ran, kubelet time.Duration }
+
+func (u used) since(before used) used {
+	return used{u.runtime - before.runtime, u.ran - before.ran, u.kubelet - before.kubelet}
 }
 
 // ofCore is a share of one core, in percent.
@@ -76,7 +82,7 @@ func measureProbes(ctx context.Context, o options, n *node.Node) (p probes, err 
 
 // watchProbes measures over a stretch of time.
 func watchProbes(ctx context.Context, o options, n *node.Node, k *kubelet.Kubelet) (probes, error) {
-	runtime, kubelets, done, err := probeFigures(ctx, n, k)
+	before, done, err := probeFigures(ctx, n, k)
 	if err != nil {
 		return probes{}, err
 	}
@@ -87,8 +93,8 @@ func watchProbes(ctx context.Context, o options, n *node.Node, k *kubelet.Kubele
 		return probes{}, ctx.Err()
 	}
 	took := time.Since(began)
-	runtimeAfter, kubeletsAfter, doneAfter, err := probeFigures(ctx, n, k)
-	return probes{pods: o.probes, took: took, done: doneAfter - done, runtime: runtimeAfter - runtime, kubelet: kubeletsAfter - kubelets}, err
+	after, doneAfter, err := probeFigures(ctx, n, k)
+	return probes{pods: o.probes, took: took, done: doneAfter - done, used: after.since(before)}, err
 }
 
 func untilReady(ctx context.Context, k *kubelet.Kubelet, pods int) error {
@@ -121,25 +127,26 @@ func untilReady(ctx context.Context, k *kubelet.Kubelet, pods int) error {
 // successful is how the kubelet counts probes.
 var successful = regexp.MustCompile(`(?m)^prober_probe_total\{.*probe_type="Readiness".*result="successful"\} (\d+)`)
 
-// probeFigures are the processor time of the runtime and of the kubelet, and how many probes there have been.
-func probeFigures(ctx context.Context, n *node.Node, k *kubelet.Kubelet) (runtime, kubelets time.Duration, done int, err error) {
+// probeFigures are the processor time used so far, and how many probes there have been.
+func probeFigures(ctx context.Context, n *node.Node, k *kubelet.Kubelet) (u used, done int, err error) {
 	for _, pid := range n.Processes() {
 		own, children := cpuOf(pid)
-		runtime += own + children
+		u.runtime += own
+		u.ran += children
 	}
-	kubelets, _ = cpuOf(k.PID())
+	u.kubelet, _ = cpuOf(k.PID())
 	metrics, err := k.Get(ctx, "/metrics/probes")
 	if err != nil {
-		return 0, 0, 0, err
+		return u, 0, err
 	}
 	for _, m := range successful.FindAllSubmatch(metrics, -1) {
 		count, err := strconv.Atoi(string(m[1]))
 		if err != nil {
-			return 0, 0, 0, err
+			return u, 0, err
 		}
 		done += count
 	}
-	return runtime, kubelets, done, nil
+	return u, done, nil
 }
 
 // cpuOf is a process's processor time, and that of the children it has waited for (proc_pid_stat(5), in ticks of 10 ms).

@@ -37,8 +37,9 @@ func table(results []*result) string {
 			rate := float64(r.probes.done) / r.probes.took.Seconds()
 			return fmt.Sprintf("%.1f", rate), rate
 		})
-		line("  runtime, of a core", percent(func(p probes) float64 { return p.ofCore(p.runtime) }))
-		line("  runtime, a probe", each(func(p probes) time.Duration { return p.each(p.runtime) }))
+		line("  runtime and what it runs, of a core", percent(func(p probes) float64 { return p.ofCore(p.runtime + p.ran) }))
+		line("  … its own processes alone", percent(func(p probes) float64 { return p.ofCore(p.runtime) }))
+		line("  runtime and what it runs, a probe", each(func(p probes) time.Duration { return p.each(p.runtime + p.ran) }))
 		line("  kubelet, of a core", percent(func(p probes) float64 { return p.ofCore(p.kubelet) }))
 		line("  kubelet, a probe", each(func(p probes) time.Duration { return p.each(p.kubelet) }))
 		return b.String()
