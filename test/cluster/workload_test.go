@@ -54,8 +54,8 @@ func (w *world) deployment(t *testing.T) {
 	for _, p := range w.webs(t) {
 		on[p.node]++
 		for _, n := range w.Nodes {
-			if n.Name == p.node && !netip.MustParsePrefix(n.PodCIDR).Contains(netip.MustParseAddr(p.ip)) {
-				t.Errorf("pod %s has %s, not of its node's %s", p.name, p.ip, n.PodCIDR)
+			if n.Name == p.node && !n.PodCIDRs[0].Contains(netip.MustParseAddr(p.ip)) {
+				t.Errorf("pod %s has %s, not of its node's %s", p.name, p.ip, n.PodCIDRs)
 			}
 		}
 	}
@@ -124,13 +124,15 @@ spec:
 	w.kubectl(t, "rollout", "status", "daemonset/every", "--timeout=120s")
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 	for _, n := range w.Nodes {
-		answer, err := client.Get(fmt.Sprintf("http://%s:8081/", n.Kubelet.Address))
-		check(t, err)
-		body, err := io.ReadAll(answer.Body)
-		answer.Body.Close()
-		check(t, err)
-		if !strings.Contains(string(body), "It works!") {
-			t.Errorf("node %s answers %q", n.Name, body)
+		for _, address := range n.Addresses() {
+			answer, err := client.Get("http://" + netip.AddrPortFrom(address, 8081).String() + "/")
+			check(t, err)
+			body, err := io.ReadAll(answer.Body)
+			answer.Body.Close()
+			check(t, err)
+			if !strings.Contains(string(body), "It works!") {
+				t.Errorf("node %s answers %q at %s", n.Name, body, address)
+			}
 		}
 	}
 }

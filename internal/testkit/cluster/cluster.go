@@ -1,11 +1,11 @@
 // Package cluster starts a whole Kubernetes for tests: etcd, the API server, the controller manager and the scheduler, and nodes of which each is
 // a kubelet with a fermata of its own in network, mount and host name namespaces of their own.
 //
-//	host ── bridge 198.18.N.1 ── control plane, registry of images
-//	          ├── veth ── node "a" 198.18.N.2: kubelet, fermata, pods of a /24 that the controller manager gave it
-//	          └── veth ── node "b" 198.18.N.3: the same; a route to each other node's /24
+//	host ── bridge 198.18.N.1, fd00:198:18:N::1 ── control plane, registry of images
+//	          ├── veth ── node "a" 198.18.N.2: kubelet, fermata, pods of a /24 and a /64 that the controller manager gave it
+//	          └── veth ── node "b" 198.18.N.3: the same; routes to each other node's
 //
-// Everything listens on the bridge's address, which no other machine reaches. The host gets one bridge with its veths and each node's cgroup, which
+// The cluster is dual-stack, IPv4 first. Everything listens on the bridge's address, which no other machine reaches. The host gets one bridge with its veths and each node's cgroup, which
 // Stop takes away; see package kubelet for what a kubelet changes and Stop puts back.
 // There is no kube-proxy and no cluster DNS: what fermata does is the same without them.
 //
@@ -19,8 +19,10 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/netip"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"fermata/internal/testkit/images"
 )
@@ -83,7 +85,7 @@ func Start(ctx context.Context, o Options) (_ *Cluster, err error) {
 		return nil, err
 	}
 	for i, name := range o.Nodes {
-		n := &Node{Name: name, cluster: c, dir: filepath.Join(o.Dir, name), address: c.fabric.node(i), cgroup: "/fc" + o.unique() + name}
+		n := &Node{Name: name, cluster: c, dir: filepath.Join(o.Dir, name), addresses: c.fabric.node(i), cgroup: "/fc" + o.unique() + name}
 		c.Nodes = append(c.Nodes, n)
 		if err := n.start(ctx, a, certs); err != nil {
 			return nil, fmt.Errorf("start node %s: %w", name, err)
@@ -98,25 +100,30 @@ func (c *Cluster) join(ctx context.Context) error {
 	if _, err := c.Kubectl(ctx, "wait", "--for=create", "serviceaccount/default", "--timeout=120s"); err != nil {
 		return err
 	}
-	ranges := map[*Node]string{}
 	for _, n := range c.Nodes {
 		for _, what := range []string{"create", "jsonpath={.spec.podCIDR}", "condition=Ready"} {
 			if _, err := c.Kubectl(ctx, "wait", "--for="+what, "node/"+n.Name, "--timeout=120s"); err != nil {
 				return err
 			}
 		}
-		cidr, err := c.Kubectl(ctx, "get", "node", n.Name, "-o", "jsonpath={.spec.podCIDR}")
-		if err != nil || cidr == "" {
-			return fmt.Errorf("pod CIDR of node %s: %q %w", n.Name, cidr, err)
+		said, err := c.Kubectl(ctx, "get", "node", n.Name, "-o", "jsonpath={.spec.podCIDRs[*]}")
+		if err != nil {
+			return err
 		}
-		ranges[n], n.PodCIDR = cidr, cidr
+		for _, cidr := range strings.Fields(said) {
+			p, err := netip.ParsePrefix(cidr)
+			if err != nil {
+				return fmt.Errorf("pod CIDR of node %s: %w", n.Name, err)
+			}
+			n.PodCIDRs = append(n.PodCIDRs, p)
+		}
 	}
 	for _, n := range c.Nodes {
-		for other, cidr := range ranges {
+		for _, other := range c.Nodes {
 			if other == n {
 				continue
 			}
-			if err := run(ctx, n.enter("ip", "route", "replace", cidr, "via", other.address.String())...); err != nil {
+			if err := n.route(ctx, other); err != nil {
 				return err
 			}
 		}

@@ -18,8 +18,8 @@ import (
 
 // The networks that nobody outside of the cluster sees.
 const (
-	podNetwork     = "10.140.0.0/16"
-	serviceNetwork = "10.141.0.0/24"
+	podNetwork     = "10.140.0.0/16,fd00:140::/48"
+	serviceNetwork = "10.141.0.0/24,fd00:141::/112"
 )
 
 // startControl starts etcd, the API server, and what acts through it.

@@ -9,10 +9,10 @@ import (
 	"strconv"
 )
 
-// fabric is the network that joins the nodes: a bridge on the host, which has the first address.
+// fabric is the network that joins the nodes: a bridge on the host, which has the first addresses.
 type fabric struct {
-	bridge string
-	host   netip.Addr
+	bridge      string
+	host, host6 netip.Addr
 }
 
 // newFabric makes the bridge with a network of 198.18.0.0/15, which RFC 2544 sets apart for tests, that no link of the host has.
@@ -21,12 +21,13 @@ func newFabric(ctx context.Context, bridge string) (*fabric, error) {
 	if err != nil {
 		return nil, err
 	}
-	f := &fabric{bridge: bridge, host: host}
+	f := &fabric{bridge: bridge, host: host, host6: sixOf(host)}
 	if err := run(ctx, "ip", "link", "add", bridge, "type", "bridge"); err != nil {
 		return nil, err
 	}
 	err = errors.Join(
 		run(ctx, "ip", "addr", "add", host.String()+"/24", "dev", bridge),
+		run(ctx, "ip", "addr", "add", f.host6.String()+"/64", "dev", bridge, "nodad"),
 		run(ctx, "ip", "link", "set", bridge, "up"),
 	)
 	if err != nil {
@@ -53,15 +54,22 @@ next:
 	return netip.Addr{}, errors.New("find a network for the nodes: all of 198.18.0.0/16 is in use")
 }
 
-// node is the address of the nth node.
-func (f *fabric) node(n int) netip.Addr {
+// sixOf is the IPv6 address that goes with an IPv4 one of the fabric.
+func sixOf(four netip.Addr) netip.Addr {
+	a := four.As4()
+	return netip.AddrFrom16([16]byte{0: 0xfd, 2: 0x01, 3: 0x98, 5: 0x18, 7: a[2], 15: a[3]}) // fd00:198:18:N::
+}
+
+// node are the addresses of the nth node.
+func (f *fabric) node(n int) []netip.Addr {
 	a := f.host.As4()
 	a[3] += byte(n) + 1
-	return netip.AddrFrom4(a)
+	four := netip.AddrFrom4(a)
+	return []netip.Addr{four, sixOf(four)}
 }
 
 // plug joins the network namespace of a process to the bridge. The link is named after the bridge and the node, and is eth0 inside.
-func (f *fabric) plug(ctx context.Context, pid int, name string, address netip.Addr) error {
+func (f *fabric) plug(ctx context.Context, pid int, name string, addresses []netip.Addr) error {
 	link, inside := f.bridge+name, strconv.Itoa(pid)
 	in := func(args ...string) error {
 		return run(ctx, append([]string{"nsenter", "--net", "--target", inside, "ip"}, args...)...)
@@ -72,9 +80,11 @@ func (f *fabric) plug(ctx context.Context, pid int, name string, address netip.A
 	err := errors.Join(
 		run(ctx, "ip", "link", "set", link, "master", f.bridge, "up"),
 		in("link", "set", "lo", "up"),
-		in("addr", "add", address.String()+"/24", "dev", "eth0"),
+		in("addr", "add", addresses[0].String()+"/24", "dev", "eth0"),
+		in("addr", "add", addresses[1].String()+"/64", "dev", "eth0", "nodad"),
 		in("link", "set", "eth0", "up"),
 		in("route", "add", "default", "via", f.host.String()),
+		in("route", "add", "default", "via", f.host6.String()),
 	)
 	if err != nil {
 		return fmt.Errorf("plug in node %s: %w", name, err)

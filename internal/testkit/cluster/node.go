@@ -3,6 +3,7 @@ package cluster
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -17,15 +18,16 @@ import (
 type Node struct {
 	// Name is the node's in the cluster.
 	Name string
-	// PodCIDR is what the controller manager gave it.
-	PodCIDR string
+	// PodCIDRs are what the controller manager gave it, IPv4 first.
+	PodCIDRs []netip.Prefix
 	// Kubelet is its kubelet, and Runtime its fermata. Its socket is reached from anywhere on the machine.
 	Kubelet *kubelet.Kubelet
 	Runtime *node.Node
 
 	cluster *Cluster
 	dir     string
-	address netip.Addr
+	// addresses are the node's, IPv4 first.
+	addresses []netip.Addr
 	// cgroup is, below each hierarchy's root, what the kubelet takes for the machine's.
 	cgroup string
 	holder *process
@@ -63,7 +65,7 @@ func (n *Node) start(ctx context.Context, a *authority, registries string) (err 
 	if err := n.holder.until(ctx, held); err != nil {
 		return err
 	}
-	if err := n.cluster.fabric.plug(ctx, n.holder.cmd.Process.Pid, n.Name, n.address); err != nil {
+	if err := n.cluster.fabric.plug(ctx, n.holder.cmd.Process.Pid, n.Name, n.addresses); err != nil {
 		return err
 	}
 	dir := filepath.Join(n.dir, "f")
@@ -79,7 +81,7 @@ func (n *Node) start(ctx context.Context, a *authority, registries string) (err 
 }
 
 func (n *Node) startKubelet(ctx context.Context, a *authority) error {
-	serving, err := a.issue("kubelet-"+n.Name, "system:node:"+n.Name, []string{"system:nodes"}, n.address)
+	serving, err := a.issue("kubelet-"+n.Name, "system:node:"+n.Name, []string{"system:nodes"}, n.addresses...)
 	if err != nil {
 		return err
 	}
@@ -88,8 +90,9 @@ func (n *Node) startKubelet(ctx context.Context, a *authority) error {
 		return err
 	}
 	n.Kubelet, err = kubelet.Start(ctx, kubelet.Options{
-		Dir: filepath.Join(n.dir, "k"), Endpoint: n.Runtime.Endpoint, Cgroup: n.cgroup, Name: n.Name, Address: n.address.String(), Port: 10250,
-		Kubeconfig: config, Client: n.cluster.client, Wrapper: n.enter(), Config: map[string]any{
+		Dir: filepath.Join(n.dir, "k"), Endpoint: n.Runtime.Endpoint, Cgroup: n.cgroup, Name: n.Name, Address: n.addresses[0].String(), Port: 10250,
+		Kubeconfig: config, Client: n.cluster.client, Wrapper: n.enter(),
+		Flags: []string{"--node-ip", fmt.Sprintf("%s,%s", n.addresses[0], n.addresses[1])}, Config: map[string]any{
 			"tlsCertFile": serving.certificate, "tlsPrivateKeyFile": serving.key,
 			"authentication": map[string]any{
 				"x509": map[string]any{"clientCAFile": a.bundle()}, "anonymous": map[string]any{"enabled": false}, "webhook": map[string]any{"enabled": true},
@@ -98,6 +101,23 @@ func (n *Node) startKubelet(ctx context.Context, a *authority) error {
 		},
 	})
 	return err
+}
+
+// Addresses are the node's own, IPv4 first.
+func (n *Node) Addresses() []netip.Addr { return n.addresses }
+
+// route sends what is for another node's pods there.
+func (n *Node) route(ctx context.Context, to *Node) error {
+	for _, cidr := range to.PodCIDRs {
+		gateway := to.addresses[0]
+		if cidr.Addr().Is6() {
+			gateway = to.addresses[1]
+		}
+		if err := run(ctx, n.enter("ip", "route", "replace", cidr.String(), "via", gateway.String())...); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Inside runs do on a thread in the node's network and mount namespaces.
