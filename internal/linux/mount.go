@@ -139,6 +139,21 @@ func (f *FD) MoveMountTo(target *FD) error {
 	return nil
 }
 
+// BindTo makes the file at path another name of the open file f, which a path of /proc names only as long as this process lives: mount(2), MS_BIND.
+func (f *FD) BindTo(path string) error {
+	err := retry(func() error { return unix.Mount(fmt.Sprintf("/proc/self/fd/%d", f.Int()), path, "", unix.MS_BIND, "") })
+	if err != nil {
+		return fmt.Errorf("bind %s to %s: %w", f.Name(), path, err)
+	}
+	return nil
+}
+
+// IsNamespaceFile says whether a path names a namespace (nsfs, Linux 3.19): after a reboot the file is there and is none any more.
+func IsNamespaceFile(path string) bool {
+	var st unix.Statfs_t
+	return unix.Statfs(path, &st) == nil && st.Type == unix.NSFS_MAGIC
+}
+
 // Unmount detaches the mount at a path of fermata's own, lazily. Nothing mounted there is no error.
 func Unmount(path string) error {
 	err := retry(func() error { return unix.Unmount(path, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW) })

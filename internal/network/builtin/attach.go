@@ -34,7 +34,7 @@ func (b *Bridge) Attach(ctx context.Context, a endpoint.Attachment) (_ *endpoint
 	if err != nil {
 		return nil, fmt.Errorf("attach %s: %w", a.SandboxID, err)
 	}
-	defer b.busy.lock(a.SandboxID)()
+	defer b.busy.Lock(a.SandboxID)()
 	record := b.leases.Get(a.SandboxID)
 	if known, there := b.connectedTo(a.SandboxID); record != nil && there && known.netns == netns {
 		if _, err := b.host.Link(record.HostInterface); err == nil { // it goes with the namespace, whose number may then be another's
@@ -189,7 +189,7 @@ func (b *Bridge) Detach(ctx context.Context, id string) error {
 	if err := endpoint.CheckID(id); err != nil {
 		return err
 	}
-	defer b.busy.lock(id)()
+	defer b.busy.Lock(id)()
 	return b.detach(ctx, id)
 }
 

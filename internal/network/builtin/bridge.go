@@ -24,6 +24,7 @@ import (
 
 	"fermata/internal/errs"
 	"fermata/internal/linux"
+	"fermata/internal/network/endpoint"
 	"fermata/internal/network/hostport"
 	"fermata/internal/network/lease"
 	"fermata/internal/network/rtnl"
@@ -61,7 +62,7 @@ type Bridge struct {
 	remover *remover
 
 	// busy keeps calls about one sandbox apart.
-	busy locks
+	busy endpoint.Locks
 
 	// localnetMu orders the turning on and off of route_localnet.
 	localnetMu sync.Mutex

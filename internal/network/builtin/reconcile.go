@@ -83,7 +83,7 @@ func (b *Bridge) inspect(ctx context.Context, i inspection) ([]Difference, error
 
 // free takes back what a sandbox that is gone has.
 func (b *Bridge) free(ctx context.Context, r *lease.Record, i *inspection) error {
-	defer b.busy.lock(r.SandboxID)()
+	defer b.busy.Lock(r.SandboxID)()
 	if b.leases.Get(r.SandboxID) != r || i.live(r.SandboxID) {
 		return nil // changed while waiting
 	}

@@ -1,11 +1,12 @@
-// Package endpoint holds the words that every way of connecting a pod (builtin now, CNI plugins later) shares with package
-// network: what is asked for ([Attachment]) and what came of it ([Result]). It does nothing.
+// Package endpoint holds the words that both ways of connecting a pod (packages builtin and cni) share with package network:
+// what is asked for ([Attachment]), what came of it ([Result]), what is owed ([Debt]). It does nothing.
 package endpoint
 
 import (
 	"fmt"
 	"net"
 	"net/netip"
+	"time"
 
 	"fermata/internal/errs"
 	"fermata/internal/linux"
@@ -49,6 +50,20 @@ type Attachment struct {
 	Ports []PortMapping
 	// PodName, PodNamespace and PodUID tell a reader of the records (and a CNI plugin) whose it is.
 	PodName, PodNamespace, PodUID string
+	// Annotations are the pod's; plugins may be told of them.
+	Annotations map[string]string
+}
+
+// Debt is a network plugin's DEL that has not succeeded: the plugin may still hold an address for a pod that is gone.
+type Debt struct {
+	SandboxID, PodName, PodNamespace string
+	// Network is the name of the plugin's network.
+	Network string
+	// Since is when it failed first; it was tried Tries times and will be again at Next.
+	Since, Next time.Time
+	Tries       int
+	// Error is of the last try.
+	Error string
 }
 
 // Check refuses what can never succeed.

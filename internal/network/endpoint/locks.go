@@ -1,9 +1,9 @@
-package builtin
+package endpoint
 
 import "sync"
 
-// locks is one mutex a name, made when needed and gone when nobody waits. The zero value is ready.
-type locks struct {
+// Locks keep calls about one sandbox apart: one mutex a name, made when needed and gone when nobody waits. The zero value is ready.
+type Locks struct {
 	mu   sync.Mutex
 	held map[string]*lock
 }
@@ -13,8 +13,8 @@ type lock struct {
 	users int
 }
 
-// lock waits for the name and returns how to let go of it.
-func (l *locks) lock(name string) (unlock func()) {
+// Lock waits for the name and returns how to let go of it.
+func (l *Locks) Lock(name string) (unlock func()) {
 	l.mu.Lock()
 	if l.held == nil {
 		l.held = map[string]*lock{}
