@@ -41,7 +41,7 @@ func commands() []*command {
 		&daemonCommand, &runPod,
 		&podsCommand, &psCommand, &logsCommand, &execCommand, &attachCommand, &portForwardCommand, &inspectCommand, &treeCommand, &nsCommand, &enterCommand, &stopCommand, &rmCommand,
 		&imagesCommand, &pullCommand, &loadCommand, &saveCommand, &rmiCommand,
-		&infoCommand, &doctorCommand, &versionCommand, &configCommand,
+		&infoCommand, &doctorCommand, &debtsCommand, &versionCommand, &configCommand,
 	}
 }
 

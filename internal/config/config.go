@@ -40,7 +40,7 @@ type Config struct {
 	ClusterCIDR string
 	// CgroupParent is where pods without a parent of their own go, below the cgroup root.
 	CgroupParent string
-	// CNIConfDir, CNIBinDir, CNICacheDir are for CNI plugins; accepted, not used yet.
+	// CNIConfDir, CNIBinDir (with colons between several) and CNICacheDir are for CNI plugins, used once CNIConfDir has a network.
 	CNIConfDir, CNIBinDir, CNICacheDir string
 	// CadvisorSocket is the address of the socket that cAdvisor asks, "unix:///path"; "" = none.
 	CadvisorSocket string

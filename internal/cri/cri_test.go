@@ -114,7 +114,7 @@ func serve(t *testing.T) *grpc.ClientConn {
 	server := grpc.NewServer(Interceptors(log)...)
 	pods := pod.New(pod.Options{Root: t.TempDir(), State: t.TempDir(), CgroupParent: "/none", Handlers: []string{""}, Log: log})
 	Register(server, pods, noImages{}, Node{
-		Version: "1", Handlers: []*runtimeapi.RuntimeHandler{{Name: ""}}, NetworkStatus: func() error { return errors.New("no bridge") },
+		Version: "1", Handlers: []*runtimeapi.RuntimeHandler{{Name: ""}}, NetworkStatus: func(context.Context) error { return errors.New("no bridge") },
 		SetPodCIDR: func(string) error { return nil }, Info: func() map[string]string { return map[string]string{"config": "{}"} },
 	}, nil)
 	socket := filepath.Join(t.TempDir(), "s")

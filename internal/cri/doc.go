@@ -26,7 +26,7 @@ type Node struct {
 	// Handlers are the runtime handlers with what each can do; the default has the name "".
 	Handlers []*runtimeapi.RuntimeHandler
 	// NetworkStatus is nil when pods can get addresses.
-	NetworkStatus func() error
+	NetworkStatus func(context.Context) error
 	// SetPodCIDR takes the range the cluster gave this node.
 	SetPodCIDR func(cidr string) error
 	// Info is the verbose part of Status, as JSON strings by key.

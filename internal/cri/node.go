@@ -24,9 +24,9 @@ func (n *nodeCalls) Version(context.Context, *runtimeapi.VersionRequest) (*runti
 }
 
 // Status says whether pods can be run and whether they can have addresses (STA-1…6). It asks memory only.
-func (n *nodeCalls) Status(_ context.Context, req *runtimeapi.StatusRequest) (*runtimeapi.StatusResponse, error) {
+func (n *nodeCalls) Status(ctx context.Context, req *runtimeapi.StatusRequest) (*runtimeapi.StatusResponse, error) {
 	network := &runtimeapi.RuntimeCondition{Type: runtimeapi.NetworkReady, Status: true}
-	if err := n.node.NetworkStatus(); err != nil {
+	if err := n.node.NetworkStatus(ctx); err != nil {
 		network.Status, network.Reason, network.Message = false, "NetworkPluginNotReady", err.Error()
 	}
 	resp := &runtimeapi.StatusResponse{

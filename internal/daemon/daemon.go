@@ -197,6 +197,7 @@ func (p *parts) openImages(context.Context) (err error) {
 func (p *parts) openNetwork(context.Context) (err error) {
 	p.network, err = network.Open(network.Options{
 		State: p.cfg.State, Root: p.cfg.Root, Bridge: p.cfg.Bridge, Subnet: p.cfg.Subnet, Cluster: p.cfg.ClusterCIDR, Instance: p.cfg.Instance(),
+		CNIConfDir: p.cfg.CNIConfDir, CNIBinDirs: filepath.SplitList(p.cfg.CNIBinDir), CNICache: p.cfg.CNICacheDir, Log: p.log,
 	})
 	if err != nil {
 		return err
@@ -246,7 +247,7 @@ func (p *parts) serve(ctx context.Context) error {
 	server := grpc.NewServer(options...)
 	cri.Register(server, p.pods, p.images, p.node, p.streams)
 	own := service.Register(server, service.Options{
-		Version: Version, Config: p.cfg, Images: p.images, Pods: p.pods, Checks: p.checks(), Notes: p.notes,
+		Version: Version, Config: p.cfg, Images: p.images, Pods: p.pods, Checks: p.checks(), Debts: p.network, Notes: p.notes,
 		Explain: &explain.Explainer{Pods: p.pods, Keeper: p.keeper.pid, Proc: "/proc"},
 	})
 	defer p.serveCadvisor()()

@@ -49,6 +49,12 @@ func (p *parts) examineNetwork(ctx context.Context) ([]doctor.Finding, error) {
 			return err
 		}})
 	}
+	for _, d := range p.network.Debts() {
+		found = append(found, doctor.Finding{
+			Object:  fmt.Sprintf("network %s of pod %s/%s", d.Network, d.PodNamespace, d.PodName),
+			Problem: "was not given back by its plugin: " + d.Error, Remedy: "the plugin is asked again until it does (fermata debts)", Repair: p.network.PayDebts,
+		})
+	}
 	return found, err
 }
 

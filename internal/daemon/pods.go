@@ -112,6 +112,7 @@ func (n *podNetwork) Attach(ctx context.Context, sandboxID string, config *runti
 	md := config.GetMetadata()
 	result, err := n.network.Attach(ctx, network.Attachment{
 		SandboxID: sandboxID, NetNS: held["net"], Ports: ports, PodName: md.GetName(), PodNamespace: md.GetNamespace(), PodUID: md.GetUid(),
+		Annotations: config.GetAnnotations(),
 	})
 	if err != nil {
 		return nil, err

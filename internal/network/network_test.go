@@ -49,7 +49,7 @@ func life(t *testing.T, host *linux.FD) {
 			t.Error(err)
 		}
 	}()
-	if err := n.Status(); err != nil {
+	if err := n.Status(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	r, err := n.Attach(t.Context(), network.Attachment{SandboxID: "one", NetNS: pod, PodName: "web"})

@@ -32,6 +32,7 @@ type Options struct {
 	Pods    *pod.Manager
 	// Checks are what Doctor looks at; Notes say what the machine has and lacks.
 	Checks  []doctor.Check
+	Debts   Debtor
 	Notes   func() []string
 	Explain *explain.Explainer
 }
@@ -43,6 +44,7 @@ type Service struct {
 	cfg     *config.Config
 	images  *image.Store
 	checks  []doctor.Check
+	debts   Debtor
 	notes   func() []string
 	runtime Runtime
 	explain *explain.Explainer
@@ -54,7 +56,7 @@ type Service struct {
 func Register(s *grpc.Server, o Options) *Service {
 	ctx, end := context.WithCancel(context.Background())
 	all := &Service{
-		version: o.Version, cfg: o.Config, images: o.Images, checks: o.Checks, notes: o.Notes, runtime: o.Pods, explain: o.Explain, ctx: ctx, end: end,
+		version: o.Version, cfg: o.Config, images: o.Images, checks: o.Checks, debts: o.Debts, notes: o.Notes, runtime: o.Pods, explain: o.Explain, ctx: ctx, end: end,
 	}
 	fermatav1.RegisterFermataServer(s, all)
 	return all

@@ -78,7 +78,7 @@ func (x Process_Role) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Process_Role.Descriptor instead.
 func (Process_Role) EnumDescriptor() ([]byte, []int) {
-	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{27, 0}
+	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{30, 0}
 }
 
 type VersionRequest struct {
@@ -305,6 +305,200 @@ func (x *DoctorResponse) GetNotes() []string {
 	return nil
 }
 
+type DebtsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Ask the plugins for all of it now, before the answer.
+	Retry         bool `protobuf:"varint,1,opt,name=retry,proto3" json:"retry,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DebtsRequest) Reset() {
+	*x = DebtsRequest{}
+	mi := &file_fermata_v1_fermata_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DebtsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DebtsRequest) ProtoMessage() {}
+
+func (x *DebtsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_fermata_v1_fermata_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DebtsRequest.ProtoReflect.Descriptor instead.
+func (*DebtsRequest) Descriptor() ([]byte, []int) {
+	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *DebtsRequest) GetRetry() bool {
+	if x != nil {
+		return x.Retry
+	}
+	return false
+}
+
+type DebtsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Debts         []*Debt                `protobuf:"bytes,1,rep,name=debts,proto3" json:"debts,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DebtsResponse) Reset() {
+	*x = DebtsResponse{}
+	mi := &file_fermata_v1_fermata_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DebtsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DebtsResponse) ProtoMessage() {}
+
+func (x *DebtsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_fermata_v1_fermata_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DebtsResponse.ProtoReflect.Descriptor instead.
+func (*DebtsResponse) Descriptor() ([]byte, []int) {
+	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *DebtsResponse) GetDebts() []*Debt {
+	if x != nil {
+		return x.Debts
+	}
+	return nil
+}
+
+// Debt is a network plugin's DEL that has not succeeded.
+type Debt struct {
+	state        protoimpl.MessageState `protogen:"open.v1"`
+	PodId        string                 `protobuf:"bytes,1,opt,name=pod_id,json=podId,proto3" json:"pod_id,omitempty"`
+	PodNamespace string                 `protobuf:"bytes,2,opt,name=pod_namespace,json=podNamespace,proto3" json:"pod_namespace,omitempty"`
+	PodName      string                 `protobuf:"bytes,3,opt,name=pod_name,json=podName,proto3" json:"pod_name,omitempty"`
+	// The name of the plugin's network.
+	Network string `protobuf:"bytes,4,opt,name=network,proto3" json:"network,omitempty"`
+	// When it failed first, and when it will be tried again: Unix time in nanoseconds.
+	Since int64 `protobuf:"varint,5,opt,name=since,proto3" json:"since,omitempty"`
+	Next  int64 `protobuf:"varint,6,opt,name=next,proto3" json:"next,omitempty"`
+	// How often it was tried.
+	Tries uint32 `protobuf:"varint,7,opt,name=tries,proto3" json:"tries,omitempty"`
+	// Why the last try failed.
+	Error         string `protobuf:"bytes,8,opt,name=error,proto3" json:"error,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Debt) Reset() {
+	*x = Debt{}
+	mi := &file_fermata_v1_fermata_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Debt) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Debt) ProtoMessage() {}
+
+func (x *Debt) ProtoReflect() protoreflect.Message {
+	mi := &file_fermata_v1_fermata_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Debt.ProtoReflect.Descriptor instead.
+func (*Debt) Descriptor() ([]byte, []int) {
+	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *Debt) GetPodId() string {
+	if x != nil {
+		return x.PodId
+	}
+	return ""
+}
+
+func (x *Debt) GetPodNamespace() string {
+	if x != nil {
+		return x.PodNamespace
+	}
+	return ""
+}
+
+func (x *Debt) GetPodName() string {
+	if x != nil {
+		return x.PodName
+	}
+	return ""
+}
+
+func (x *Debt) GetNetwork() string {
+	if x != nil {
+		return x.Network
+	}
+	return ""
+}
+
+func (x *Debt) GetSince() int64 {
+	if x != nil {
+		return x.Since
+	}
+	return 0
+}
+
+func (x *Debt) GetNext() int64 {
+	if x != nil {
+		return x.Next
+	}
+	return 0
+}
+
+func (x *Debt) GetTries() uint32 {
+	if x != nil {
+		return x.Tries
+	}
+	return 0
+}
+
+func (x *Debt) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
 // Finding is one difference between what is recorded and what there is.
 type Finding struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -325,7 +519,7 @@ type Finding struct {
 
 func (x *Finding) Reset() {
 	*x = Finding{}
-	mi := &file_fermata_v1_fermata_proto_msgTypes[4]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -337,7 +531,7 @@ func (x *Finding) String() string {
 func (*Finding) ProtoMessage() {}
 
 func (x *Finding) ProtoReflect() protoreflect.Message {
-	mi := &file_fermata_v1_fermata_proto_msgTypes[4]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -350,7 +544,7 @@ func (x *Finding) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Finding.ProtoReflect.Descriptor instead.
 func (*Finding) Descriptor() ([]byte, []int) {
-	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{4}
+	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Finding) GetArea() string {
@@ -407,7 +601,7 @@ type LoadImageRequest struct {
 
 func (x *LoadImageRequest) Reset() {
 	*x = LoadImageRequest{}
-	mi := &file_fermata_v1_fermata_proto_msgTypes[5]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -419,7 +613,7 @@ func (x *LoadImageRequest) String() string {
 func (*LoadImageRequest) ProtoMessage() {}
 
 func (x *LoadImageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fermata_v1_fermata_proto_msgTypes[5]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -432,7 +626,7 @@ func (x *LoadImageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LoadImageRequest.ProtoReflect.Descriptor instead.
 func (*LoadImageRequest) Descriptor() ([]byte, []int) {
-	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{5}
+	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *LoadImageRequest) GetChunk() []byte {
@@ -461,7 +655,7 @@ type LoadImageResponse struct {
 
 func (x *LoadImageResponse) Reset() {
 	*x = LoadImageResponse{}
-	mi := &file_fermata_v1_fermata_proto_msgTypes[6]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -473,7 +667,7 @@ func (x *LoadImageResponse) String() string {
 func (*LoadImageResponse) ProtoMessage() {}
 
 func (x *LoadImageResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fermata_v1_fermata_proto_msgTypes[6]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -486,7 +680,7 @@ func (x *LoadImageResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LoadImageResponse.ProtoReflect.Descriptor instead.
 func (*LoadImageResponse) Descriptor() ([]byte, []int) {
-	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{6}
+	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *LoadImageResponse) GetReferences() []string {
@@ -516,7 +710,7 @@ type PullImageRequest struct {
 
 func (x *PullImageRequest) Reset() {
 	*x = PullImageRequest{}
-	mi := &file_fermata_v1_fermata_proto_msgTypes[7]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -528,7 +722,7 @@ func (x *PullImageRequest) String() string {
 func (*PullImageRequest) ProtoMessage() {}
 
 func (x *PullImageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fermata_v1_fermata_proto_msgTypes[7]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -541,7 +735,7 @@ func (x *PullImageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PullImageRequest.ProtoReflect.Descriptor instead.
 func (*PullImageRequest) Descriptor() ([]byte, []int) {
-	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{7}
+	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *PullImageRequest) GetImage() string {
@@ -581,7 +775,7 @@ type PullImageResponse struct {
 
 func (x *PullImageResponse) Reset() {
 	*x = PullImageResponse{}
-	mi := &file_fermata_v1_fermata_proto_msgTypes[8]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -593,7 +787,7 @@ func (x *PullImageResponse) String() string {
 func (*PullImageResponse) ProtoMessage() {}
 
 func (x *PullImageResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fermata_v1_fermata_proto_msgTypes[8]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -606,7 +800,7 @@ func (x *PullImageResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PullImageResponse.ProtoReflect.Descriptor instead.
 func (*PullImageResponse) Descriptor() ([]byte, []int) {
-	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{8}
+	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *PullImageResponse) GetBytes() uint64 {
@@ -654,7 +848,7 @@ type ExportImageRequest struct {
 
 func (x *ExportImageRequest) Reset() {
 	*x = ExportImageRequest{}
-	mi := &file_fermata_v1_fermata_proto_msgTypes[9]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -666,7 +860,7 @@ func (x *ExportImageRequest) String() string {
 func (*ExportImageRequest) ProtoMessage() {}
 
 func (x *ExportImageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fermata_v1_fermata_proto_msgTypes[9]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -679,7 +873,7 @@ func (x *ExportImageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExportImageRequest.ProtoReflect.Descriptor instead.
 func (*ExportImageRequest) Descriptor() ([]byte, []int) {
-	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{9}
+	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ExportImageRequest) GetImage() string {
@@ -699,7 +893,7 @@ type ExportImageResponse struct {
 
 func (x *ExportImageResponse) Reset() {
 	*x = ExportImageResponse{}
-	mi := &file_fermata_v1_fermata_proto_msgTypes[10]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -711,7 +905,7 @@ func (x *ExportImageResponse) String() string {
 func (*ExportImageResponse) ProtoMessage() {}
 
 func (x *ExportImageResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fermata_v1_fermata_proto_msgTypes[10]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -724,7 +918,7 @@ func (x *ExportImageResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExportImageResponse.ProtoReflect.Descriptor instead.
 func (*ExportImageResponse) Descriptor() ([]byte, []int) {
-	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{10}
+	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ExportImageResponse) GetChunk() []byte {
@@ -747,7 +941,7 @@ type ExecRequest struct {
 
 func (x *ExecRequest) Reset() {
 	*x = ExecRequest{}
-	mi := &file_fermata_v1_fermata_proto_msgTypes[11]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -759,7 +953,7 @@ func (x *ExecRequest) String() string {
 func (*ExecRequest) ProtoMessage() {}
 
 func (x *ExecRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fermata_v1_fermata_proto_msgTypes[11]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -772,7 +966,7 @@ func (x *ExecRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecRequest.ProtoReflect.Descriptor instead.
 func (*ExecRequest) Descriptor() ([]byte, []int) {
-	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{11}
+	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ExecRequest) GetMessage() isExecRequest_Message {
@@ -833,7 +1027,7 @@ type ExecStart struct {
 
 func (x *ExecStart) Reset() {
 	*x = ExecStart{}
-	mi := &file_fermata_v1_fermata_proto_msgTypes[12]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -845,7 +1039,7 @@ func (x *ExecStart) String() string {
 func (*ExecStart) ProtoMessage() {}
 
 func (x *ExecStart) ProtoReflect() protoreflect.Message {
-	mi := &file_fermata_v1_fermata_proto_msgTypes[12]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -858,7 +1052,7 @@ func (x *ExecStart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecStart.ProtoReflect.Descriptor instead.
 func (*ExecStart) Descriptor() ([]byte, []int) {
-	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{12}
+	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ExecStart) GetContainerId() string {
@@ -907,7 +1101,7 @@ type TerminalSize struct {
 
 func (x *TerminalSize) Reset() {
 	*x = TerminalSize{}
-	mi := &file_fermata_v1_fermata_proto_msgTypes[13]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -919,7 +1113,7 @@ func (x *TerminalSize) String() string {
 func (*TerminalSize) ProtoMessage() {}
 
 func (x *TerminalSize) ProtoReflect() protoreflect.Message {
-	mi := &file_fermata_v1_fermata_proto_msgTypes[13]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -932,7 +1126,7 @@ func (x *TerminalSize) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TerminalSize.ProtoReflect.Descriptor instead.
 func (*TerminalSize) Descriptor() ([]byte, []int) {
-	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{13}
+	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *TerminalSize) GetColumns() uint32 {
@@ -964,7 +1158,7 @@ type Input struct {
 
 func (x *Input) Reset() {
 	*x = Input{}
-	mi := &file_fermata_v1_fermata_proto_msgTypes[14]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -976,7 +1170,7 @@ func (x *Input) String() string {
 func (*Input) ProtoMessage() {}
 
 func (x *Input) ProtoReflect() protoreflect.Message {
-	mi := &file_fermata_v1_fermata_proto_msgTypes[14]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -989,7 +1183,7 @@ func (x *Input) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Input.ProtoReflect.Descriptor instead.
 func (*Input) Descriptor() ([]byte, []int) {
-	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{14}
+	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Input) GetInput() isInput_Input {
@@ -1065,7 +1259,7 @@ type ExecResponse struct {
 
 func (x *ExecResponse) Reset() {
 	*x = ExecResponse{}
-	mi := &file_fermata_v1_fermata_proto_msgTypes[15]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1077,7 +1271,7 @@ func (x *ExecResponse) String() string {
 func (*ExecResponse) ProtoMessage() {}
 
 func (x *ExecResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fermata_v1_fermata_proto_msgTypes[15]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1090,7 +1284,7 @@ func (x *ExecResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecResponse.ProtoReflect.Descriptor instead.
 func (*ExecResponse) Descriptor() ([]byte, []int) {
-	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{15}
+	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ExecResponse) GetMessage() isExecResponse_Message {
@@ -1163,7 +1357,7 @@ type AttachRequest struct {
 
 func (x *AttachRequest) Reset() {
 	*x = AttachRequest{}
-	mi := &file_fermata_v1_fermata_proto_msgTypes[16]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1175,7 +1369,7 @@ func (x *AttachRequest) String() string {
 func (*AttachRequest) ProtoMessage() {}
 
 func (x *AttachRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fermata_v1_fermata_proto_msgTypes[16]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1188,7 +1382,7 @@ func (x *AttachRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachRequest.ProtoReflect.Descriptor instead.
 func (*AttachRequest) Descriptor() ([]byte, []int) {
-	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{16}
+	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *AttachRequest) GetMessage() isAttachRequest_Message {
@@ -1245,7 +1439,7 @@ type AttachStart struct {
 
 func (x *AttachStart) Reset() {
 	*x = AttachStart{}
-	mi := &file_fermata_v1_fermata_proto_msgTypes[17]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1257,7 +1451,7 @@ func (x *AttachStart) String() string {
 func (*AttachStart) ProtoMessage() {}
 
 func (x *AttachStart) ProtoReflect() protoreflect.Message {
-	mi := &file_fermata_v1_fermata_proto_msgTypes[17]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1270,7 +1464,7 @@ func (x *AttachStart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachStart.ProtoReflect.Descriptor instead.
 func (*AttachStart) Descriptor() ([]byte, []int) {
-	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{17}
+	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *AttachStart) GetContainerId() string {
@@ -1308,7 +1502,7 @@ type AttachResponse struct {
 
 func (x *AttachResponse) Reset() {
 	*x = AttachResponse{}
-	mi := &file_fermata_v1_fermata_proto_msgTypes[18]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1320,7 +1514,7 @@ func (x *AttachResponse) String() string {
 func (*AttachResponse) ProtoMessage() {}
 
 func (x *AttachResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fermata_v1_fermata_proto_msgTypes[18]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1333,7 +1527,7 @@ func (x *AttachResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachResponse.ProtoReflect.Descriptor instead.
 func (*AttachResponse) Descriptor() ([]byte, []int) {
-	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{18}
+	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *AttachResponse) GetMessage() isAttachResponse_Message {
@@ -1403,7 +1597,7 @@ type Attached struct {
 
 func (x *Attached) Reset() {
 	*x = Attached{}
-	mi := &file_fermata_v1_fermata_proto_msgTypes[19]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1415,7 +1609,7 @@ func (x *Attached) String() string {
 func (*Attached) ProtoMessage() {}
 
 func (x *Attached) ProtoReflect() protoreflect.Message {
-	mi := &file_fermata_v1_fermata_proto_msgTypes[19]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1428,7 +1622,7 @@ func (x *Attached) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Attached.ProtoReflect.Descriptor instead.
 func (*Attached) Descriptor() ([]byte, []int) {
-	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{19}
+	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Attached) GetTty() bool {
@@ -1459,7 +1653,7 @@ type PortForwardRequest struct {
 
 func (x *PortForwardRequest) Reset() {
 	*x = PortForwardRequest{}
-	mi := &file_fermata_v1_fermata_proto_msgTypes[20]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1471,7 +1665,7 @@ func (x *PortForwardRequest) String() string {
 func (*PortForwardRequest) ProtoMessage() {}
 
 func (x *PortForwardRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fermata_v1_fermata_proto_msgTypes[20]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1484,7 +1678,7 @@ func (x *PortForwardRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PortForwardRequest.ProtoReflect.Descriptor instead.
 func (*PortForwardRequest) Descriptor() ([]byte, []int) {
-	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{20}
+	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *PortForwardRequest) GetMessage() isPortForwardRequest_Message {
@@ -1555,7 +1749,7 @@ type PortForwardStart struct {
 
 func (x *PortForwardStart) Reset() {
 	*x = PortForwardStart{}
-	mi := &file_fermata_v1_fermata_proto_msgTypes[21]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1567,7 +1761,7 @@ func (x *PortForwardStart) String() string {
 func (*PortForwardStart) ProtoMessage() {}
 
 func (x *PortForwardStart) ProtoReflect() protoreflect.Message {
-	mi := &file_fermata_v1_fermata_proto_msgTypes[21]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1580,7 +1774,7 @@ func (x *PortForwardStart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PortForwardStart.ProtoReflect.Descriptor instead.
 func (*PortForwardStart) Descriptor() ([]byte, []int) {
-	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{21}
+	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *PortForwardStart) GetPodId() string {
@@ -1610,7 +1804,7 @@ type PortForwardResponse struct {
 
 func (x *PortForwardResponse) Reset() {
 	*x = PortForwardResponse{}
-	mi := &file_fermata_v1_fermata_proto_msgTypes[22]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1622,7 +1816,7 @@ func (x *PortForwardResponse) String() string {
 func (*PortForwardResponse) ProtoMessage() {}
 
 func (x *PortForwardResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fermata_v1_fermata_proto_msgTypes[22]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1635,7 +1829,7 @@ func (x *PortForwardResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PortForwardResponse.ProtoReflect.Descriptor instead.
 func (*PortForwardResponse) Descriptor() ([]byte, []int) {
-	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{22}
+	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *PortForwardResponse) GetMessage() isPortForwardResponse_Message {
@@ -1695,7 +1889,7 @@ type ListNamespacesRequest struct {
 
 func (x *ListNamespacesRequest) Reset() {
 	*x = ListNamespacesRequest{}
-	mi := &file_fermata_v1_fermata_proto_msgTypes[23]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1707,7 +1901,7 @@ func (x *ListNamespacesRequest) String() string {
 func (*ListNamespacesRequest) ProtoMessage() {}
 
 func (x *ListNamespacesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fermata_v1_fermata_proto_msgTypes[23]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1720,7 +1914,7 @@ func (x *ListNamespacesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNamespacesRequest.ProtoReflect.Descriptor instead.
 func (*ListNamespacesRequest) Descriptor() ([]byte, []int) {
-	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{23}
+	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ListNamespacesRequest) GetPodId() string {
@@ -1754,7 +1948,7 @@ type ListNamespacesResponse struct {
 
 func (x *ListNamespacesResponse) Reset() {
 	*x = ListNamespacesResponse{}
-	mi := &file_fermata_v1_fermata_proto_msgTypes[24]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1766,7 +1960,7 @@ func (x *ListNamespacesResponse) String() string {
 func (*ListNamespacesResponse) ProtoMessage() {}
 
 func (x *ListNamespacesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fermata_v1_fermata_proto_msgTypes[24]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1779,7 +1973,7 @@ func (x *ListNamespacesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNamespacesResponse.ProtoReflect.Descriptor instead.
 func (*ListNamespacesResponse) Descriptor() ([]byte, []int) {
-	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{24}
+	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ListNamespacesResponse) GetNamespaces() []*Namespace {
@@ -1809,7 +2003,7 @@ type Namespace struct {
 
 func (x *Namespace) Reset() {
 	*x = Namespace{}
-	mi := &file_fermata_v1_fermata_proto_msgTypes[25]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1821,7 +2015,7 @@ func (x *Namespace) String() string {
 func (*Namespace) ProtoMessage() {}
 
 func (x *Namespace) ProtoReflect() protoreflect.Message {
-	mi := &file_fermata_v1_fermata_proto_msgTypes[25]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1834,7 +2028,7 @@ func (x *Namespace) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Namespace.ProtoReflect.Descriptor instead.
 func (*Namespace) Descriptor() ([]byte, []int) {
-	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{25}
+	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Namespace) GetKind() string {
@@ -1901,7 +2095,7 @@ type NamespaceHolder struct {
 
 func (x *NamespaceHolder) Reset() {
 	*x = NamespaceHolder{}
-	mi := &file_fermata_v1_fermata_proto_msgTypes[26]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1913,7 +2107,7 @@ func (x *NamespaceHolder) String() string {
 func (*NamespaceHolder) ProtoMessage() {}
 
 func (x *NamespaceHolder) ProtoReflect() protoreflect.Message {
-	mi := &file_fermata_v1_fermata_proto_msgTypes[26]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1926,7 +2120,7 @@ func (x *NamespaceHolder) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NamespaceHolder.ProtoReflect.Descriptor instead.
 func (*NamespaceHolder) Descriptor() ([]byte, []int) {
-	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{26}
+	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *NamespaceHolder) GetHolder() isNamespaceHolder_Holder {
@@ -2008,7 +2202,7 @@ type Process struct {
 
 func (x *Process) Reset() {
 	*x = Process{}
-	mi := &file_fermata_v1_fermata_proto_msgTypes[27]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2020,7 +2214,7 @@ func (x *Process) String() string {
 func (*Process) ProtoMessage() {}
 
 func (x *Process) ProtoReflect() protoreflect.Message {
-	mi := &file_fermata_v1_fermata_proto_msgTypes[27]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2033,7 +2227,7 @@ func (x *Process) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Process.ProtoReflect.Descriptor instead.
 func (*Process) Descriptor() ([]byte, []int) {
-	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{27}
+	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Process) GetPid() int32 {
@@ -2100,7 +2294,7 @@ type TreeRequest struct {
 
 func (x *TreeRequest) Reset() {
 	*x = TreeRequest{}
-	mi := &file_fermata_v1_fermata_proto_msgTypes[28]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2112,7 +2306,7 @@ func (x *TreeRequest) String() string {
 func (*TreeRequest) ProtoMessage() {}
 
 func (x *TreeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fermata_v1_fermata_proto_msgTypes[28]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2125,7 +2319,7 @@ func (x *TreeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TreeRequest.ProtoReflect.Descriptor instead.
 func (*TreeRequest) Descriptor() ([]byte, []int) {
-	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{28}
+	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{31}
 }
 
 type TreeResponse struct {
@@ -2139,7 +2333,7 @@ type TreeResponse struct {
 
 func (x *TreeResponse) Reset() {
 	*x = TreeResponse{}
-	mi := &file_fermata_v1_fermata_proto_msgTypes[29]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2151,7 +2345,7 @@ func (x *TreeResponse) String() string {
 func (*TreeResponse) ProtoMessage() {}
 
 func (x *TreeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fermata_v1_fermata_proto_msgTypes[29]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2164,7 +2358,7 @@ func (x *TreeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TreeResponse.ProtoReflect.Descriptor instead.
 func (*TreeResponse) Descriptor() ([]byte, []int) {
-	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{29}
+	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *TreeResponse) GetNode() string {
@@ -2207,7 +2401,7 @@ type TreePod struct {
 
 func (x *TreePod) Reset() {
 	*x = TreePod{}
-	mi := &file_fermata_v1_fermata_proto_msgTypes[30]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2219,7 +2413,7 @@ func (x *TreePod) String() string {
 func (*TreePod) ProtoMessage() {}
 
 func (x *TreePod) ProtoReflect() protoreflect.Message {
-	mi := &file_fermata_v1_fermata_proto_msgTypes[30]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2232,7 +2426,7 @@ func (x *TreePod) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TreePod.ProtoReflect.Descriptor instead.
 func (*TreePod) Descriptor() ([]byte, []int) {
-	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{30}
+	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *TreePod) GetId() string {
@@ -2333,7 +2527,7 @@ type TreePort struct {
 
 func (x *TreePort) Reset() {
 	*x = TreePort{}
-	mi := &file_fermata_v1_fermata_proto_msgTypes[31]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2345,7 +2539,7 @@ func (x *TreePort) String() string {
 func (*TreePort) ProtoMessage() {}
 
 func (x *TreePort) ProtoReflect() protoreflect.Message {
-	mi := &file_fermata_v1_fermata_proto_msgTypes[31]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2358,7 +2552,7 @@ func (x *TreePort) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TreePort.ProtoReflect.Descriptor instead.
 func (*TreePort) Descriptor() ([]byte, []int) {
-	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{31}
+	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *TreePort) GetProtocol() string {
@@ -2414,7 +2608,7 @@ type TreeContainer struct {
 
 func (x *TreeContainer) Reset() {
 	*x = TreeContainer{}
-	mi := &file_fermata_v1_fermata_proto_msgTypes[32]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2426,7 +2620,7 @@ func (x *TreeContainer) String() string {
 func (*TreeContainer) ProtoMessage() {}
 
 func (x *TreeContainer) ProtoReflect() protoreflect.Message {
-	mi := &file_fermata_v1_fermata_proto_msgTypes[32]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2439,7 +2633,7 @@ func (x *TreeContainer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TreeContainer.ProtoReflect.Descriptor instead.
 func (*TreeContainer) Descriptor() ([]byte, []int) {
-	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{32}
+	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *TreeContainer) GetId() string {
@@ -2536,7 +2730,7 @@ type NamespaceHolder_Descriptor struct {
 
 func (x *NamespaceHolder_Descriptor) Reset() {
 	*x = NamespaceHolder_Descriptor{}
-	mi := &file_fermata_v1_fermata_proto_msgTypes[33]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2548,7 +2742,7 @@ func (x *NamespaceHolder_Descriptor) String() string {
 func (*NamespaceHolder_Descriptor) ProtoMessage() {}
 
 func (x *NamespaceHolder_Descriptor) ProtoReflect() protoreflect.Message {
-	mi := &file_fermata_v1_fermata_proto_msgTypes[33]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2561,7 +2755,7 @@ func (x *NamespaceHolder_Descriptor) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NamespaceHolder_Descriptor.ProtoReflect.Descriptor instead.
 func (*NamespaceHolder_Descriptor) Descriptor() ([]byte, []int) {
-	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{26, 0}
+	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{29, 0}
 }
 
 func (x *NamespaceHolder_Descriptor) GetPid() int32 {
@@ -2596,7 +2790,20 @@ const file_fermata_v1_fermata_proto_rawDesc = "" +
 	"\x0eDoctorResponse\x12/\n" +
 	"\bfindings\x18\x01 \x03(\v2\x13.fermata.v1.FindingR\bfindings\x12\x16\n" +
 	"\x06failed\x18\x02 \x03(\tR\x06failed\x12\x14\n" +
-	"\x05notes\x18\x03 \x03(\tR\x05notes\"\x99\x01\n" +
+	"\x05notes\x18\x03 \x03(\tR\x05notes\"$\n" +
+	"\fDebtsRequest\x12\x14\n" +
+	"\x05retry\x18\x01 \x01(\bR\x05retry\"7\n" +
+	"\rDebtsResponse\x12&\n" +
+	"\x05debts\x18\x01 \x03(\v2\x10.fermata.v1.DebtR\x05debts\"\xcd\x01\n" +
+	"\x04Debt\x12\x15\n" +
+	"\x06pod_id\x18\x01 \x01(\tR\x05podId\x12#\n" +
+	"\rpod_namespace\x18\x02 \x01(\tR\fpodNamespace\x12\x19\n" +
+	"\bpod_name\x18\x03 \x01(\tR\apodName\x12\x18\n" +
+	"\anetwork\x18\x04 \x01(\tR\anetwork\x12\x14\n" +
+	"\x05since\x18\x05 \x01(\x03R\x05since\x12\x12\n" +
+	"\x04next\x18\x06 \x01(\x03R\x04next\x12\x14\n" +
+	"\x05tries\x18\a \x01(\rR\x05tries\x12\x14\n" +
+	"\x05error\x18\b \x01(\tR\x05error\"\x99\x01\n" +
 	"\aFinding\x12\x12\n" +
 	"\x04area\x18\x01 \x01(\tR\x04area\x12\x16\n" +
 	"\x06object\x18\x02 \x01(\tR\x06object\x12\x18\n" +
@@ -2759,10 +2966,11 @@ const file_fermata_v1_fermata_proto_rawDesc = "" +
 	" \x01(\x03R\n" +
 	"finishedAt\x12\x16\n" +
 	"\x06memory\x18\v \x01(\x04R\x06memory\x121\n" +
-	"\tprocesses\x18\f \x03(\v2\x13.fermata.v1.ProcessR\tprocesses2\xe4\x05\n" +
+	"\tprocesses\x18\f \x03(\v2\x13.fermata.v1.ProcessR\tprocesses2\xa2\x06\n" +
 	"\aFermata\x12B\n" +
 	"\aVersion\x12\x1a.fermata.v1.VersionRequest\x1a\x1b.fermata.v1.VersionResponse\x12?\n" +
-	"\x06Doctor\x12\x19.fermata.v1.DoctorRequest\x1a\x1a.fermata.v1.DoctorResponse\x12J\n" +
+	"\x06Doctor\x12\x19.fermata.v1.DoctorRequest\x1a\x1a.fermata.v1.DoctorResponse\x12<\n" +
+	"\x05Debts\x12\x18.fermata.v1.DebtsRequest\x1a\x19.fermata.v1.DebtsResponse\x12J\n" +
 	"\tLoadImage\x12\x1c.fermata.v1.LoadImageRequest\x1a\x1d.fermata.v1.LoadImageResponse(\x01\x12J\n" +
 	"\tPullImage\x12\x1c.fermata.v1.PullImageRequest\x1a\x1d.fermata.v1.PullImageResponse0\x01\x12P\n" +
 	"\vExportImage\x12\x1e.fermata.v1.ExportImageRequest\x1a\x1f.fermata.v1.ExportImageResponse0\x01\x12=\n" +
@@ -2785,91 +2993,97 @@ func file_fermata_v1_fermata_proto_rawDescGZIP() []byte {
 }
 
 var file_fermata_v1_fermata_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_fermata_v1_fermata_proto_msgTypes = make([]protoimpl.MessageInfo, 34)
+var file_fermata_v1_fermata_proto_msgTypes = make([]protoimpl.MessageInfo, 37)
 var file_fermata_v1_fermata_proto_goTypes = []any{
 	(Process_Role)(0),                  // 0: fermata.v1.Process.Role
 	(*VersionRequest)(nil),             // 1: fermata.v1.VersionRequest
 	(*VersionResponse)(nil),            // 2: fermata.v1.VersionResponse
 	(*DoctorRequest)(nil),              // 3: fermata.v1.DoctorRequest
 	(*DoctorResponse)(nil),             // 4: fermata.v1.DoctorResponse
-	(*Finding)(nil),                    // 5: fermata.v1.Finding
-	(*LoadImageRequest)(nil),           // 6: fermata.v1.LoadImageRequest
-	(*LoadImageResponse)(nil),          // 7: fermata.v1.LoadImageResponse
-	(*PullImageRequest)(nil),           // 8: fermata.v1.PullImageRequest
-	(*PullImageResponse)(nil),          // 9: fermata.v1.PullImageResponse
-	(*ExportImageRequest)(nil),         // 10: fermata.v1.ExportImageRequest
-	(*ExportImageResponse)(nil),        // 11: fermata.v1.ExportImageResponse
-	(*ExecRequest)(nil),                // 12: fermata.v1.ExecRequest
-	(*ExecStart)(nil),                  // 13: fermata.v1.ExecStart
-	(*TerminalSize)(nil),               // 14: fermata.v1.TerminalSize
-	(*Input)(nil),                      // 15: fermata.v1.Input
-	(*ExecResponse)(nil),               // 16: fermata.v1.ExecResponse
-	(*AttachRequest)(nil),              // 17: fermata.v1.AttachRequest
-	(*AttachStart)(nil),                // 18: fermata.v1.AttachStart
-	(*AttachResponse)(nil),             // 19: fermata.v1.AttachResponse
-	(*Attached)(nil),                   // 20: fermata.v1.Attached
-	(*PortForwardRequest)(nil),         // 21: fermata.v1.PortForwardRequest
-	(*PortForwardStart)(nil),           // 22: fermata.v1.PortForwardStart
-	(*PortForwardResponse)(nil),        // 23: fermata.v1.PortForwardResponse
-	(*ListNamespacesRequest)(nil),      // 24: fermata.v1.ListNamespacesRequest
-	(*ListNamespacesResponse)(nil),     // 25: fermata.v1.ListNamespacesResponse
-	(*Namespace)(nil),                  // 26: fermata.v1.Namespace
-	(*NamespaceHolder)(nil),            // 27: fermata.v1.NamespaceHolder
-	(*Process)(nil),                    // 28: fermata.v1.Process
-	(*TreeRequest)(nil),                // 29: fermata.v1.TreeRequest
-	(*TreeResponse)(nil),               // 30: fermata.v1.TreeResponse
-	(*TreePod)(nil),                    // 31: fermata.v1.TreePod
-	(*TreePort)(nil),                   // 32: fermata.v1.TreePort
-	(*TreeContainer)(nil),              // 33: fermata.v1.TreeContainer
-	(*NamespaceHolder_Descriptor)(nil), // 34: fermata.v1.NamespaceHolder.Descriptor
+	(*DebtsRequest)(nil),               // 5: fermata.v1.DebtsRequest
+	(*DebtsResponse)(nil),              // 6: fermata.v1.DebtsResponse
+	(*Debt)(nil),                       // 7: fermata.v1.Debt
+	(*Finding)(nil),                    // 8: fermata.v1.Finding
+	(*LoadImageRequest)(nil),           // 9: fermata.v1.LoadImageRequest
+	(*LoadImageResponse)(nil),          // 10: fermata.v1.LoadImageResponse
+	(*PullImageRequest)(nil),           // 11: fermata.v1.PullImageRequest
+	(*PullImageResponse)(nil),          // 12: fermata.v1.PullImageResponse
+	(*ExportImageRequest)(nil),         // 13: fermata.v1.ExportImageRequest
+	(*ExportImageResponse)(nil),        // 14: fermata.v1.ExportImageResponse
+	(*ExecRequest)(nil),                // 15: fermata.v1.ExecRequest
+	(*ExecStart)(nil),                  // 16: fermata.v1.ExecStart
+	(*TerminalSize)(nil),               // 17: fermata.v1.TerminalSize
+	(*Input)(nil),                      // 18: fermata.v1.Input
+	(*ExecResponse)(nil),               // 19: fermata.v1.ExecResponse
+	(*AttachRequest)(nil),              // 20: fermata.v1.AttachRequest
+	(*AttachStart)(nil),                // 21: fermata.v1.AttachStart
+	(*AttachResponse)(nil),             // 22: fermata.v1.AttachResponse
+	(*Attached)(nil),                   // 23: fermata.v1.Attached
+	(*PortForwardRequest)(nil),         // 24: fermata.v1.PortForwardRequest
+	(*PortForwardStart)(nil),           // 25: fermata.v1.PortForwardStart
+	(*PortForwardResponse)(nil),        // 26: fermata.v1.PortForwardResponse
+	(*ListNamespacesRequest)(nil),      // 27: fermata.v1.ListNamespacesRequest
+	(*ListNamespacesResponse)(nil),     // 28: fermata.v1.ListNamespacesResponse
+	(*Namespace)(nil),                  // 29: fermata.v1.Namespace
+	(*NamespaceHolder)(nil),            // 30: fermata.v1.NamespaceHolder
+	(*Process)(nil),                    // 31: fermata.v1.Process
+	(*TreeRequest)(nil),                // 32: fermata.v1.TreeRequest
+	(*TreeResponse)(nil),               // 33: fermata.v1.TreeResponse
+	(*TreePod)(nil),                    // 34: fermata.v1.TreePod
+	(*TreePort)(nil),                   // 35: fermata.v1.TreePort
+	(*TreeContainer)(nil),              // 36: fermata.v1.TreeContainer
+	(*NamespaceHolder_Descriptor)(nil), // 37: fermata.v1.NamespaceHolder.Descriptor
 }
 var file_fermata_v1_fermata_proto_depIdxs = []int32{
-	5,  // 0: fermata.v1.DoctorResponse.findings:type_name -> fermata.v1.Finding
-	13, // 1: fermata.v1.ExecRequest.start:type_name -> fermata.v1.ExecStart
-	15, // 2: fermata.v1.ExecRequest.input:type_name -> fermata.v1.Input
-	14, // 3: fermata.v1.ExecStart.size:type_name -> fermata.v1.TerminalSize
-	14, // 4: fermata.v1.Input.size:type_name -> fermata.v1.TerminalSize
-	18, // 5: fermata.v1.AttachRequest.start:type_name -> fermata.v1.AttachStart
-	15, // 6: fermata.v1.AttachRequest.input:type_name -> fermata.v1.Input
-	14, // 7: fermata.v1.AttachStart.size:type_name -> fermata.v1.TerminalSize
-	20, // 8: fermata.v1.AttachResponse.attached:type_name -> fermata.v1.Attached
-	22, // 9: fermata.v1.PortForwardRequest.start:type_name -> fermata.v1.PortForwardStart
-	26, // 10: fermata.v1.ListNamespacesResponse.namespaces:type_name -> fermata.v1.Namespace
-	28, // 11: fermata.v1.Namespace.processes:type_name -> fermata.v1.Process
-	27, // 12: fermata.v1.Namespace.holders:type_name -> fermata.v1.NamespaceHolder
-	34, // 13: fermata.v1.NamespaceHolder.keeper:type_name -> fermata.v1.NamespaceHolder.Descriptor
-	0,  // 14: fermata.v1.Process.role:type_name -> fermata.v1.Process.Role
-	31, // 15: fermata.v1.TreeResponse.pods:type_name -> fermata.v1.TreePod
-	28, // 16: fermata.v1.TreePod.pause:type_name -> fermata.v1.Process
-	33, // 17: fermata.v1.TreePod.containers:type_name -> fermata.v1.TreeContainer
-	28, // 18: fermata.v1.TreePod.strays:type_name -> fermata.v1.Process
-	32, // 19: fermata.v1.TreePod.ports:type_name -> fermata.v1.TreePort
-	28, // 20: fermata.v1.TreeContainer.processes:type_name -> fermata.v1.Process
-	1,  // 21: fermata.v1.Fermata.Version:input_type -> fermata.v1.VersionRequest
-	3,  // 22: fermata.v1.Fermata.Doctor:input_type -> fermata.v1.DoctorRequest
-	6,  // 23: fermata.v1.Fermata.LoadImage:input_type -> fermata.v1.LoadImageRequest
-	8,  // 24: fermata.v1.Fermata.PullImage:input_type -> fermata.v1.PullImageRequest
-	10, // 25: fermata.v1.Fermata.ExportImage:input_type -> fermata.v1.ExportImageRequest
-	12, // 26: fermata.v1.Fermata.Exec:input_type -> fermata.v1.ExecRequest
-	17, // 27: fermata.v1.Fermata.Attach:input_type -> fermata.v1.AttachRequest
-	21, // 28: fermata.v1.Fermata.PortForward:input_type -> fermata.v1.PortForwardRequest
-	24, // 29: fermata.v1.Fermata.ListNamespaces:input_type -> fermata.v1.ListNamespacesRequest
-	29, // 30: fermata.v1.Fermata.Tree:input_type -> fermata.v1.TreeRequest
-	2,  // 31: fermata.v1.Fermata.Version:output_type -> fermata.v1.VersionResponse
-	4,  // 32: fermata.v1.Fermata.Doctor:output_type -> fermata.v1.DoctorResponse
-	7,  // 33: fermata.v1.Fermata.LoadImage:output_type -> fermata.v1.LoadImageResponse
-	9,  // 34: fermata.v1.Fermata.PullImage:output_type -> fermata.v1.PullImageResponse
-	11, // 35: fermata.v1.Fermata.ExportImage:output_type -> fermata.v1.ExportImageResponse
-	16, // 36: fermata.v1.Fermata.Exec:output_type -> fermata.v1.ExecResponse
-	19, // 37: fermata.v1.Fermata.Attach:output_type -> fermata.v1.AttachResponse
-	23, // 38: fermata.v1.Fermata.PortForward:output_type -> fermata.v1.PortForwardResponse
-	25, // 39: fermata.v1.Fermata.ListNamespaces:output_type -> fermata.v1.ListNamespacesResponse
-	30, // 40: fermata.v1.Fermata.Tree:output_type -> fermata.v1.TreeResponse
-	31, // [31:41] is the sub-list for method output_type
-	21, // [21:31] is the sub-list for method input_type
-	21, // [21:21] is the sub-list for extension type_name
-	21, // [21:21] is the sub-list for extension extendee
-	0,  // [0:21] is the sub-list for field type_name
+	8,  // 0: fermata.v1.DoctorResponse.findings:type_name -> fermata.v1.Finding
+	7,  // 1: fermata.v1.DebtsResponse.debts:type_name -> fermata.v1.Debt
+	16, // 2: fermata.v1.ExecRequest.start:type_name -> fermata.v1.ExecStart
+	18, // 3: fermata.v1.ExecRequest.input:type_name -> fermata.v1.Input
+	17, // 4: fermata.v1.ExecStart.size:type_name -> fermata.v1.TerminalSize
+	17, // 5: fermata.v1.Input.size:type_name -> fermata.v1.TerminalSize
+	21, // 6: fermata.v1.AttachRequest.start:type_name -> fermata.v1.AttachStart
+	18, // 7: fermata.v1.AttachRequest.input:type_name -> fermata.v1.Input
+	17, // 8: fermata.v1.AttachStart.size:type_name -> fermata.v1.TerminalSize
+	23, // 9: fermata.v1.AttachResponse.attached:type_name -> fermata.v1.Attached
+	25, // 10: fermata.v1.PortForwardRequest.start:type_name -> fermata.v1.PortForwardStart
+	29, // 11: fermata.v1.ListNamespacesResponse.namespaces:type_name -> fermata.v1.Namespace
+	31, // 12: fermata.v1.Namespace.processes:type_name -> fermata.v1.Process
+	30, // 13: fermata.v1.Namespace.holders:type_name -> fermata.v1.NamespaceHolder
+	37, // 14: fermata.v1.NamespaceHolder.keeper:type_name -> fermata.v1.NamespaceHolder.Descriptor
+	0,  // 15: fermata.v1.Process.role:type_name -> fermata.v1.Process.Role
+	34, // 16: fermata.v1.TreeResponse.pods:type_name -> fermata.v1.TreePod
+	31, // 17: fermata.v1.TreePod.pause:type_name -> fermata.v1.Process
+	36, // 18: fermata.v1.TreePod.containers:type_name -> fermata.v1.TreeContainer
+	31, // 19: fermata.v1.TreePod.strays:type_name -> fermata.v1.Process
+	35, // 20: fermata.v1.TreePod.ports:type_name -> fermata.v1.TreePort
+	31, // 21: fermata.v1.TreeContainer.processes:type_name -> fermata.v1.Process
+	1,  // 22: fermata.v1.Fermata.Version:input_type -> fermata.v1.VersionRequest
+	3,  // 23: fermata.v1.Fermata.Doctor:input_type -> fermata.v1.DoctorRequest
+	5,  // 24: fermata.v1.Fermata.Debts:input_type -> fermata.v1.DebtsRequest
+	9,  // 25: fermata.v1.Fermata.LoadImage:input_type -> fermata.v1.LoadImageRequest
+	11, // 26: fermata.v1.Fermata.PullImage:input_type -> fermata.v1.PullImageRequest
+	13, // 27: fermata.v1.Fermata.ExportImage:input_type -> fermata.v1.ExportImageRequest
+	15, // 28: fermata.v1.Fermata.Exec:input_type -> fermata.v1.ExecRequest
+	20, // 29: fermata.v1.Fermata.Attach:input_type -> fermata.v1.AttachRequest
+	24, // 30: fermata.v1.Fermata.PortForward:input_type -> fermata.v1.PortForwardRequest
+	27, // 31: fermata.v1.Fermata.ListNamespaces:input_type -> fermata.v1.ListNamespacesRequest
+	32, // 32: fermata.v1.Fermata.Tree:input_type -> fermata.v1.TreeRequest
+	2,  // 33: fermata.v1.Fermata.Version:output_type -> fermata.v1.VersionResponse
+	4,  // 34: fermata.v1.Fermata.Doctor:output_type -> fermata.v1.DoctorResponse
+	6,  // 35: fermata.v1.Fermata.Debts:output_type -> fermata.v1.DebtsResponse
+	10, // 36: fermata.v1.Fermata.LoadImage:output_type -> fermata.v1.LoadImageResponse
+	12, // 37: fermata.v1.Fermata.PullImage:output_type -> fermata.v1.PullImageResponse
+	14, // 38: fermata.v1.Fermata.ExportImage:output_type -> fermata.v1.ExportImageResponse
+	19, // 39: fermata.v1.Fermata.Exec:output_type -> fermata.v1.ExecResponse
+	22, // 40: fermata.v1.Fermata.Attach:output_type -> fermata.v1.AttachResponse
+	26, // 41: fermata.v1.Fermata.PortForward:output_type -> fermata.v1.PortForwardResponse
+	28, // 42: fermata.v1.Fermata.ListNamespaces:output_type -> fermata.v1.ListNamespacesResponse
+	33, // 43: fermata.v1.Fermata.Tree:output_type -> fermata.v1.TreeResponse
+	33, // [33:44] is the sub-list for method output_type
+	22, // [22:33] is the sub-list for method input_type
+	22, // [22:22] is the sub-list for extension type_name
+	22, // [22:22] is the sub-list for extension extendee
+	0,  // [0:22] is the sub-list for field type_name
 }
 
 func init() { file_fermata_v1_fermata_proto_init() }
@@ -2877,39 +3091,39 @@ func file_fermata_v1_fermata_proto_init() {
 	if File_fermata_v1_fermata_proto != nil {
 		return
 	}
-	file_fermata_v1_fermata_proto_msgTypes[11].OneofWrappers = []any{
+	file_fermata_v1_fermata_proto_msgTypes[14].OneofWrappers = []any{
 		(*ExecRequest_Start)(nil),
 		(*ExecRequest_Input)(nil),
 	}
-	file_fermata_v1_fermata_proto_msgTypes[14].OneofWrappers = []any{
+	file_fermata_v1_fermata_proto_msgTypes[17].OneofWrappers = []any{
 		(*Input_Data)(nil),
 		(*Input_End)(nil),
 		(*Input_Size)(nil),
 	}
-	file_fermata_v1_fermata_proto_msgTypes[15].OneofWrappers = []any{
+	file_fermata_v1_fermata_proto_msgTypes[18].OneofWrappers = []any{
 		(*ExecResponse_Stdout)(nil),
 		(*ExecResponse_Stderr)(nil),
 		(*ExecResponse_ExitCode)(nil),
 	}
-	file_fermata_v1_fermata_proto_msgTypes[16].OneofWrappers = []any{
+	file_fermata_v1_fermata_proto_msgTypes[19].OneofWrappers = []any{
 		(*AttachRequest_Start)(nil),
 		(*AttachRequest_Input)(nil),
 	}
-	file_fermata_v1_fermata_proto_msgTypes[18].OneofWrappers = []any{
+	file_fermata_v1_fermata_proto_msgTypes[21].OneofWrappers = []any{
 		(*AttachResponse_Attached)(nil),
 		(*AttachResponse_Stdout)(nil),
 		(*AttachResponse_Stderr)(nil),
 	}
-	file_fermata_v1_fermata_proto_msgTypes[20].OneofWrappers = []any{
+	file_fermata_v1_fermata_proto_msgTypes[23].OneofWrappers = []any{
 		(*PortForwardRequest_Start)(nil),
 		(*PortForwardRequest_Data)(nil),
 		(*PortForwardRequest_End)(nil),
 	}
-	file_fermata_v1_fermata_proto_msgTypes[22].OneofWrappers = []any{
+	file_fermata_v1_fermata_proto_msgTypes[25].OneofWrappers = []any{
 		(*PortForwardResponse_Data)(nil),
 		(*PortForwardResponse_End)(nil),
 	}
-	file_fermata_v1_fermata_proto_msgTypes[26].OneofWrappers = []any{
+	file_fermata_v1_fermata_proto_msgTypes[29].OneofWrappers = []any{
 		(*NamespaceHolder_Pause)(nil),
 		(*NamespaceHolder_Keeper)(nil),
 		(*NamespaceHolder_Bind)(nil),
@@ -2920,7 +3134,7 @@ func file_fermata_v1_fermata_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_fermata_v1_fermata_proto_rawDesc), len(file_fermata_v1_fermata_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   34,
+			NumMessages:   37,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -25,6 +25,7 @@ const _ = grpc.SupportPackageIsVersion9
 const (
 	Fermata_Version_FullMethodName        = "/fermata.v1.Fermata/Version"
 	Fermata_Doctor_FullMethodName         = "/fermata.v1.Fermata/Doctor"
+	Fermata_Debts_FullMethodName          = "/fermata.v1.Fermata/Debts"
 	Fermata_LoadImage_FullMethodName      = "/fermata.v1.Fermata/LoadImage"
 	Fermata_PullImage_FullMethodName      = "/fermata.v1.Fermata/PullImage"
 	Fermata_ExportImage_FullMethodName    = "/fermata.v1.Fermata/ExportImage"
@@ -43,6 +44,8 @@ type FermataClient interface {
 	Version(ctx context.Context, in *VersionRequest, opts ...grpc.CallOption) (*VersionResponse, error)
 	// Doctor compares what is recorded with what the kernel has, and mends what it finds if it is asked to.
 	Doctor(ctx context.Context, in *DoctorRequest, opts ...grpc.CallOption) (*DoctorResponse, error)
+	// Debts lists what network plugins have not given back of pods that are gone, the oldest first.
+	Debts(ctx context.Context, in *DebtsRequest, opts ...grpc.CallOption) (*DebtsResponse, error)
 	// LoadImage stores the images of an archive sent in pieces. Nothing is stored when the call fails or the stream breaks.
 	// InvalidArgument: not an archive fermata can read.
 	LoadImage(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[LoadImageRequest, LoadImageResponse], error)
@@ -92,6 +95,16 @@ func (c *fermataClient) Doctor(ctx context.Context, in *DoctorRequest, opts ...g
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(DoctorResponse)
 	err := c.cc.Invoke(ctx, Fermata_Doctor_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *fermataClient) Debts(ctx context.Context, in *DebtsRequest, opts ...grpc.CallOption) (*DebtsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DebtsResponse)
+	err := c.cc.Invoke(ctx, Fermata_Debts_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -216,6 +229,8 @@ type FermataServer interface {
 	Version(context.Context, *VersionRequest) (*VersionResponse, error)
 	// Doctor compares what is recorded with what the kernel has, and mends what it finds if it is asked to.
 	Doctor(context.Context, *DoctorRequest) (*DoctorResponse, error)
+	// Debts lists what network plugins have not given back of pods that are gone, the oldest first.
+	Debts(context.Context, *DebtsRequest) (*DebtsResponse, error)
 	// LoadImage stores the images of an archive sent in pieces. Nothing is stored when the call fails or the stream breaks.
 	// InvalidArgument: not an archive fermata can read.
 	LoadImage(grpc.ClientStreamingServer[LoadImageRequest, LoadImageResponse]) error
@@ -256,6 +271,9 @@ func (UnimplementedFermataServer) Version(context.Context, *VersionRequest) (*Ve
 }
 func (UnimplementedFermataServer) Doctor(context.Context, *DoctorRequest) (*DoctorResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Doctor not implemented")
+}
+func (UnimplementedFermataServer) Debts(context.Context, *DebtsRequest) (*DebtsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Debts not implemented")
 }
 func (UnimplementedFermataServer) LoadImage(grpc.ClientStreamingServer[LoadImageRequest, LoadImageResponse]) error {
 	return status.Error(codes.Unimplemented, "method LoadImage not implemented")
@@ -334,6 +352,24 @@ func _Fermata_Doctor_Handler(srv interface{}, ctx context.Context, dec func(inte
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(FermataServer).Doctor(ctx, req.(*DoctorRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Fermata_Debts_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DebtsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(FermataServer).Debts(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Fermata_Debts_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(FermataServer).Debts(ctx, req.(*DebtsRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -438,6 +474,10 @@ var Fermata_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Doctor",
 			Handler:    _Fermata_Doctor_Handler,
+		},
+		{
+			MethodName: "Debts",
+			Handler:    _Fermata_Debts_Handler,
 		},
 		{
 			MethodName: "ListNamespaces",

@@ -184,6 +184,9 @@ func result(r *lease.Record) *endpoint.Result {
 	}
 }
 
+// Has says whether a sandbox has a lease.
+func (b *Bridge) Has(sandboxID string) bool { return b.leases.Get(sandboxID) != nil }
+
 // Detach disconnects a pod. The lease goes last: as long as it is there, what is left is found.
 func (b *Bridge) Detach(ctx context.Context, id string) error {
 	if err := endpoint.CheckID(id); err != nil {

@@ -2,6 +2,7 @@ package builtin
 
 import (
 	"fmt"
+	"maps"
 
 	"fermata/internal/linux"
 	"fermata/internal/network/endpoint"
@@ -54,7 +55,9 @@ func visit(netns *linux.FD, do func(*rtnl.Conn) error) error {
 
 // Stats gives the counters of every connected pod, by sandbox, in one question to the kernel: what the host's ends received is what the
 // pods sent.
-func (b *Bridge) Stats() (map[string]Counters, error) {
+//
+// others are host's ends of pods that somebody else connected, by sandbox.
+func (b *Bridge) Stats(others map[string]string) (map[string]Counters, error) {
 	links, err := b.host.Links()
 	if err != nil {
 		return nil, fmt.Errorf("read network counters: %w", err)
@@ -63,11 +66,18 @@ func (b *Bridge) Stats() (map[string]Counters, error) {
 	for _, l := range links {
 		byName[l.Name] = l
 	}
-	all := map[string]Counters{}
+	ends := maps.Clone(others)
+	if ends == nil {
+		ends = map[string]string{}
+	}
 	for _, r := range b.leases.All() {
-		if l := byName[r.HostInterface]; l != nil {
+		ends[r.SandboxID] = r.HostInterface
+	}
+	all := map[string]Counters{}
+	for sandbox, name := range ends {
+		if l := byName[name]; l != nil {
 			h := l.Stats
-			all[r.SandboxID] = Counters{endpoint.Interface, rtnl.Stats{
+			all[sandbox] = Counters{endpoint.Interface, rtnl.Stats{
 				RxPackets: h.TxPackets, TxPackets: h.RxPackets, RxBytes: h.TxBytes, TxBytes: h.RxBytes,
 				RxErrors: h.TxErrors, TxErrors: h.RxErrors, RxDropped: h.TxDropped, TxDropped: h.RxDropped,
 			}}

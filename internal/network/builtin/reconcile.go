@@ -7,27 +7,19 @@ import (
 	"net/netip"
 	"slices"
 
+	"fermata/internal/network/endpoint"
 	"fermata/internal/network/lease"
 	"fermata/internal/network/rtnl"
 )
 
-// Difference is something at the host that is not as it should be.
-type Difference struct {
-	// What is wrong, and Mend what mends it ("freed").
-	What, Mend string
-}
-
-// String says what was wrong and has been mended.
-func (d Difference) String() string { return d.What + ", " + d.Mend }
-
 // Reconcile removes what belongs to no live sandbox and puts back what live ones miss at the host. live must say yes to pods that are being
 // made.
-func (b *Bridge) Reconcile(ctx context.Context, live func(string) bool) ([]Difference, error) {
+func (b *Bridge) Reconcile(ctx context.Context, live func(string) bool) ([]endpoint.Difference, error) {
 	return b.inspect(ctx, inspection{live: live, mend: true})
 }
 
 // Examine tells what Reconcile would mend, and changes nothing.
-func (b *Bridge) Examine(ctx context.Context, live func(string) bool) ([]Difference, error) {
+func (b *Bridge) Examine(ctx context.Context, live func(string) bool) ([]endpoint.Difference, error) {
 	return b.inspect(ctx, inspection{live: live})
 }
 
@@ -35,14 +27,14 @@ func (b *Bridge) Examine(ctx context.Context, live func(string) bool) ([]Differe
 type inspection struct {
 	live  func(sandboxID string) bool
 	mend  bool
-	found []Difference
+	found []endpoint.Difference
 }
 
 func (i *inspection) say(mend, format string, args ...any) {
-	i.found = append(i.found, Difference{fmt.Sprintf(format, args...), mend})
+	i.found = append(i.found, endpoint.Difference{What: fmt.Sprintf(format, args...), Mend: mend})
 }
 
-func (b *Bridge) inspect(ctx context.Context, i inspection) ([]Difference, error) {
+func (b *Bridge) inspect(ctx context.Context, i inspection) ([]endpoint.Difference, error) {
 	if i.mend {
 		b.mu.Lock()
 		for _, n := range b.notes {

@@ -32,6 +32,7 @@ const (
 	addLimit    = 3 * time.Minute
 	delLimit    = 10 * time.Second
 	statusLimit = 5 * time.Second
+	statusFresh = time.Second
 )
 
 // Options say where plugins and their configuration are.
@@ -61,9 +62,10 @@ type Plugins struct {
 
 	mu      sync.Mutex
 	records map[string]*record
-	// status is the answer of the last look, kept for a moment: the kubelet asks every few seconds.
+	// status is the answer of the last look, kept for a moment; looking is held by who looks. Nobody else waits: the kubelet asks every few seconds.
 	status      error
 	statusUntil time.Time
+	looking     sync.Mutex
 
 	ctx  context.Context // ends with Close
 	stop context.CancelFunc
@@ -76,8 +78,10 @@ func Open(o Options) (*Plugins, error) {
 	if o.NetNSDir == "" {
 		o.NetNSDir = "/run/netns"
 	}
-	if err := durable.MakeDir(o.Dir); err != nil {
-		return nil, err
+	for _, dir := range []string{o.Dir, filepath.Join(o.Cache, "results")} {
+		if err := durable.MakeDir(dir); err != nil {
+			return nil, err
+		}
 	}
 	p := &Plugins{o: o, records: map[string]*record{}, wake: make(chan struct{}, 1)}
 	p.libc = libcni.NewCNIConfigWithCacheDir(o.BinDirs, o.Cache, &p.exec)
@@ -109,18 +113,35 @@ func (p *Plugins) Has(sandboxID string) bool {
 	return p.records[sandboxID] != nil
 }
 
+// Links are the host's ends of connected pods, by sandbox, of those that have one.
+func (p *Plugins) Links() map[string]string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	links := map[string]string{}
+	for id, r := range p.records {
+		if r.Result != nil && r.Result.HostLink != "" {
+			links[id] = r.Result.HostLink
+		}
+	}
+	return links
+}
+
 // Status says what keeps pods from being connected, nil if nothing does: no configuration, a plugin missing, or (CNI 1.1) what a plugin says.
 func (p *Plugins) Status(ctx context.Context) error {
 	p.mu.Lock()
-	defer p.mu.Unlock()
-	if time.Now().Before(p.statusUntil) {
-		return p.status
+	last, fresh := p.status, time.Now().Before(p.statusUntil)
+	p.mu.Unlock()
+	if fresh || !p.looking.TryLock() {
+		return last
 	}
+	defer p.looking.Unlock()
 	ctx, cancel := context.WithTimeout(ctx, statusLimit)
 	defer cancel()
-	p.status = p.look(ctx)
-	p.statusUntil = time.Now().Add(time.Second)
-	return p.status
+	now := p.look(ctx)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.status, p.statusUntil = now, time.Now().Add(statusFresh)
+	return now
 }
 
 func (p *Plugins) look(ctx context.Context) error {

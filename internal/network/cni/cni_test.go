@@ -304,7 +304,7 @@ func TestReconcilingDetachesTheGoneAndTellsThePluginsWhoIsThere(t *testing.T) {
 		t.Errorf("examined: %q, %v", examined, err)
 	}
 	found, err := p.Reconcile(t.Context(), live)
-	if err != nil || len(found) != 2 || !strings.Contains(found[0], "attachment of dead") || !strings.Contains(found[1], "fermata-test-stray") {
+	if err != nil || len(found) != 2 || !strings.Contains(found[0].What, "attachment of dead") || !strings.Contains(found[1].What, "fermata-test-stray") {
 		t.Errorf("found %q, %v", found, err)
 	}
 	if got := h.asked(); got != "DEL dead netns,GC" {

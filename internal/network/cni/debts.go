@@ -98,16 +98,16 @@ func (p *Plugins) pay() {
 
 // Reconcile detaches sandboxes that are not live, removes names of network namespaces that nobody has, and tells the plugins which attachments there
 // are, so that they free all others (GC, CNI 1.1). It says what it found.
-func (p *Plugins) Reconcile(ctx context.Context, live func(sandboxID string) bool) (found []string, err error) {
+func (p *Plugins) Reconcile(ctx context.Context, live func(sandboxID string) bool) (found []endpoint.Difference, err error) {
 	var failed []error
 	for _, r := range p.gone(live) {
-		found = append(found, fmt.Sprintf("CNI attachment of %s (pod %s/%s, network %s): sandbox is gone", r.SandboxID, r.PodNamespace, r.PodName, r.Network))
+		found = append(found, r.forgotten())
 		failed = append(failed, p.Detach(ctx, r.SandboxID))
 	}
 	names, err := p.strayNames()
 	failed = append(failed, err)
 	for _, name := range names {
-		found = append(found, "network namespace "+name+": belongs to no sandbox")
+		found = append(found, strayName(name))
 		failed = append(failed, p.unbind(strings.TrimPrefix(name, p.mark())))
 	}
 	failed = append(failed, p.collect(ctx))
@@ -115,15 +115,24 @@ func (p *Plugins) Reconcile(ctx context.Context, live func(sandboxID string) boo
 }
 
 // Examine tells what Reconcile would mend.
-func (p *Plugins) Examine(live func(sandboxID string) bool) (found []string, err error) {
+func (p *Plugins) Examine(live func(sandboxID string) bool) (found []endpoint.Difference, err error) {
 	for _, r := range p.gone(live) {
-		found = append(found, fmt.Sprintf("CNI attachment of %s (pod %s/%s, network %s): sandbox is gone", r.SandboxID, r.PodNamespace, r.PodName, r.Network))
+		found = append(found, r.forgotten())
 	}
 	names, err := p.strayNames()
 	for _, name := range names {
-		found = append(found, "network namespace "+name+": belongs to no sandbox")
+		found = append(found, strayName(name))
 	}
 	return found, err
+}
+
+func (r *record) forgotten() endpoint.Difference {
+	what := fmt.Sprintf("CNI attachment of %s (pod %s/%s, network %s): sandbox is gone", r.SandboxID, r.PodNamespace, r.PodName, r.Network)
+	return endpoint.Difference{What: what, Mend: "given back"}
+}
+
+func strayName(name string) endpoint.Difference {
+	return endpoint.Difference{What: "name " + name + " of a network namespace: belongs to no sandbox", Mend: "removed"}
 }
 
 // gone are the records of sandboxes that are not live, debts excepted: those are known.

@@ -54,6 +54,15 @@ type Attachment struct {
 	Annotations map[string]string
 }
 
+// Difference is something at the host that is not as it should be.
+type Difference struct {
+	// What is wrong ("link fm…: belongs to no sandbox"), and Mend what mends it ("removed").
+	What, Mend string
+}
+
+// String says what was wrong and has been mended.
+func (d Difference) String() string { return d.What + ", " + d.Mend }
+
 // Debt is a network plugin's DEL that has not succeeded: the plugin may still hold an address for a pod that is gone.
 type Debt struct {
 	SandboxID, PodName, PodNamespace string

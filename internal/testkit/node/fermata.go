@@ -40,7 +40,7 @@ func Fermata(ctx context.Context, o Options) (*Node, error) {
 	n.command = []string{
 		o.Binary, "daemon", "--root", filepath.Join(o.Dir, "r"), "--state", filepath.Join(o.Dir, "s"), "--listen", n.Endpoint,
 		"--bridge", "fm" + name, "--cgroup-parent", "/fermata-" + name, "--registries", o.Registries,
-		"--cni-conf-dir", filepath.Join(o.Dir, "no-cni"), "--log-level", "debug",
+		"--cni-conf-dir", filepath.Join(o.Dir, "cni/conf"), "--cni-bin-dir", filepath.Join(o.Dir, "cni/bin"), "--log-level", "debug",
 	}
 	if o.ClusterCIDR != "" {
 		n.command, n.clustered = append(n.command, "--cluster-cidr", o.ClusterCIDR), true

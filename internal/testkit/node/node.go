@@ -144,11 +144,16 @@ func (n *Node) ready(ctx context.Context) error {
 // Program is the file that the daemon runs.
 func (n *Node) Program() string { return n.command[0] }
 
-// Doctor runs `fermata doctor` and returns what it says; an error if it finds anything.
-func (n *Node) Doctor(ctx context.Context, flags ...string) (string, error) {
-	cmd := exec.CommandContext(ctx, n.command[0], append([]string{"doctor", "--address", n.Endpoint}, flags...)...)
+// Run runs a command of fermata's against this node and returns what it says.
+func (n *Node) Run(ctx context.Context, command string, args ...string) (string, error) {
+	cmd := exec.CommandContext(ctx, n.command[0], append([]string{command, "--address", n.Endpoint}, args...)...)
 	out, err := cmd.CombinedOutput()
 	return string(out), err
+}
+
+// Doctor runs `fermata doctor` and returns what it says; an error if it finds anything.
+func (n *Node) Doctor(ctx context.Context, flags ...string) (string, error) {
+	return n.Run(ctx, "doctor", flags...)
 }
 
 // awaits reports whether a missing condition is to be waited for.
