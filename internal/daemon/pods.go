@@ -48,6 +48,7 @@ func (p *parts) info() map[string]string {
 	b, err := json.Marshal(map[string]any{
 		"sandboxImage": pauseName(), "version": Version, "config": p.cfg, "cgroups": p.cgroups.Mode(),
 		"missingControllers": p.cgroups.Missing(), "kernel": p.engine.Features().Facilities,
+		"appArmor": p.facts.AppArmor, "selinux": p.facts.SELinux,
 	})
 	if err != nil {
 		return map[string]string{"error": err.Error()}

@@ -166,8 +166,13 @@ func TestWhatIsRelabelled(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	for i := range s.Mounts { // CVE-2021-43816: a file of the host's in the place of one of ours
+		if s.Mounts[i].Destination == "/etc/hosts" {
+			s.Mounts[i].Source = "/etc/hosts"
+		}
+	}
 	got := slices.Sorted(maps.Keys(n.relabelled(&r, s)))
-	if want := "/asks /data /etc/hostname /etc/hosts /etc/resolv.conf"; strings.Join(got, " ") != want {
+	if want := "/asks /data /etc/hostname /etc/resolv.conf"; strings.Join(got, " ") != want {
 		t.Errorf("relabelled %v, want %s", got, want)
 	}
 	s.Linux.MountLabel = ""
