@@ -140,9 +140,12 @@ func (p *parts) makeDirectories(context.Context) error {
 	return linux.HideFromDebuggers()
 }
 
+// lockPatience is for a daemon that was killed just now, while it started a process: until that has executed its program the lock is its as well.
+const lockPatience = time.Second
+
 // lock refuses a second daemon on one root. The file stays; the lock goes with the process.
 func (p *parts) lock(context.Context) error {
-	f, err := linux.LockFile(filepath.Join(p.cfg.Root, "lock"))
+	f, err := linux.AwaitLock(filepath.Join(p.cfg.Root, "lock"), lockPatience)
 	if err != nil {
 		return fmt.Errorf("another fermata runs with --root %s (or its lock cannot be had): %w", p.cfg.Root, err)
 	}

@@ -20,6 +20,7 @@ import (
 func TestADaemonKilledInTheMiddleOfStartsRefusesNoRepetition(t *testing.T) {
 	n := start(t)
 	const workers = 6
+	mapped := reported(t, n)
 	kills := atMost(8)
 	ctx, stop := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
@@ -27,7 +28,7 @@ func TestADaemonKilledInTheMiddleOfStartsRefusesNoRepetition(t *testing.T) {
 	for worker := range workers {
 		wg.Go(func() {
 			for i := 0; ctx.Err() == nil; i++ {
-				if err := persist(t.Context(), n, fmt.Sprintf("crash-%d-%d", worker, i)); err != nil {
+				if err := persist(t.Context(), n, fmt.Sprintf("crash-%d-%d", worker, i), mapped && i%2 == 1); err != nil {
 					failed <- err
 					return
 				}
@@ -52,9 +53,12 @@ func TestADaemonKilledInTheMiddleOfStartsRefusesNoRepetition(t *testing.T) {
 	}
 }
 
-// persist makes a pod with a container and removes it, repeating every call as long as no daemon answers.
-func persist(ctx context.Context, n *world, name string) error {
+// persist makes a pod, maybe with a user namespace, with a container and removes it, repeating every call as long as no daemon answers.
+func persist(ctx context.Context, n *world, name string, mapped bool) error {
 	config := cri.PodConfig(name, filepath.Join(n.Dir, "logs", name))
+	if mapped {
+		config.Linux.SecurityContext.NamespaceOptions.UsernsOptions = &runtimeapi.UserNamespace{Uids: ids(hostUID), Gids: ids(hostGID)}
+	}
 	ctr := shell("main", "echo hello; exec sleep 1000")
 	var pod, id string
 	for _, step := range []struct {

@@ -110,18 +110,16 @@ func (a *assembly) ownPIDNamespace() {
 	a.Place(child)
 }
 
-// newUserNamespace makes a user namespace with a numbering. Its maps can be written by its parent's root alone, so a process makes it, waits as a
-// pause and is ended; the descriptor keeps the namespace.
+// newUserNamespace makes a user namespace with a numbering. Its maps can be written by its parent's root alone, so a process makes it and waits meanwhile;
+// the descriptor keeps the namespace.
 func (h *Handler) newUserNamespace(u *spec.Users) (*linux.FD, error) {
-	pid, pidfd, err := h.unshareUsers()
+	m, err := h.startMaker()
 	if err != nil {
 		return nil, fmt.Errorf("make user namespace: %w", err)
 	}
-	defer pidfd.Close()
-	ns, err := h.mapUsers(pid, u)
-	pidfd.Signal(syscall.SIGKILL)
-	if _, reaped := pidfd.WaitPidfd(); err == nil && reaped != nil {
-		err = reaped
+	ns, err := m.make(h.procfs, u)
+	if ended := m.end(); err == nil && ended != nil {
+		err = ended
 		ns.Close()
 	}
 	if err != nil {
@@ -130,58 +128,90 @@ func (h *Handler) newUserNamespace(u *spec.Users) (*linux.FD, error) {
 	return ns, nil
 }
 
-func (h *Handler) mapUsers(pid int, u *spec.Users) (*linux.FD, error) {
-	uids := linux.IDMap{Inside: u.UIDs.ContainerID, Outside: u.UIDs.HostID, Length: u.UIDs.Size}
-	gids := linux.IDMap{Inside: u.GIDs.ContainerID, Outside: u.GIDs.HostID, Length: u.GIDs.Size}
-	if err := linux.MapUsers(h.procfs, pid, uids, gids); err != nil {
-		return nil, err
-	}
-	return linux.NamespaceOf(pid, "user")
+// maker is a process in a user namespace of its own. It ends with whoever holds the other end of its stdin: a daemon that is killed leaves none.
+type maker struct {
+	program        *launch.Program
+	pid            int
+	pidfd          *linux.FD
+	hold           *os.File // its stdin's
+	made, reported *os.File // tells one byte when the namespace is there; the report pipe
 }
 
-// unshareUsers starts a process that waits in a user namespace of its own.
-func (h *Handler) unshareUsers() (int, *linux.FD, error) {
-	a := h.assemble()
-	defer a.abandon()
-	a.Do("unshare user namespace", launch.Unshare, linux.CloneNewUser)
-	exe, err := a.lend(h.stage.Pause)
-	if err != nil {
-		return 0, nil, err
+func (h *Handler) startMaker() (_ *maker, err error) {
+	b := launch.NewBuilder(launch.Native())
+	b.Do("unshare user namespace", launch.Unshare, linux.CloneNewUser)
+	b.Do("say that it is there", launch.Write, 1, "+", 1)
+	b.Do("wait for the maps", launch.Read, 0, b.Bytes(make([]byte, 1)), 1)
+	b.Do("end", launch.ExitGroup, 0)
+	m := &maker{}
+	defer func() {
+		if err != nil {
+			m.close()
+		}
+	}()
+	if m.program, err = b.Program(); err != nil {
+		return nil, err
 	}
-	a.Do("execute pause", launch.Execveat, exe, "", []string{"fermata-users"}, []string{}, atEmptyPath)
-	program, err := a.Program()
+	memory, err := m.program.Memory()
 	if err != nil {
-		return 0, nil, err
-	}
-	memory, err := program.Memory()
-	if err != nil {
-		return 0, nil, err
+		return nil, err
 	}
 	defer memory.Close()
-	said, tell, err := linux.OutputPipe()
+	stdin, hold, err := linux.InputPipe()
 	if err != nil {
-		return 0, nil, err
+		return nil, err
 	}
-	defer said.Close()
-	stdio := h.procfs // something; neither stage nor pause reads or writes
-	pid, pidfd, err := linux.Spawn{
-		Executable: h.stage.Stage, Args: []string{"fermata-stage"}, Files: append([]*linux.FD{stdio, stdio, stdio, tell, memory}, a.files...),
-	}.Start()
-	tell.Close()
+	defer stdin.Close()
+	m.hold = hold
+	made, stdout, err := linux.OutputPipe()
 	if err != nil {
-		return 0, nil, err
+		return nil, err
 	}
-	r, err := report.Read(said)
-	if err == nil && r.Failed {
-		err = program.Failure(r.Op, r.Errno)
-	}
+	defer stdout.Close()
+	m.made = made
+	reported, tell, err := linux.OutputPipe()
 	if err != nil {
-		pidfd.Signal(syscall.SIGKILL)
-		pidfd.WaitPidfd()
-		pidfd.Close()
-		return 0, nil, err
+		return nil, err
 	}
-	return pid, pidfd, nil
+	defer tell.Close()
+	m.reported = reported
+	files := []*linux.FD{stdin, stdout, stdout, tell, memory}
+	m.pid, m.pidfd, err = linux.Spawn{Executable: h.stage.Stage, Args: []string{"fermata-stage"}, Files: files}.Start()
+	return m, err
+}
+
+// make waits for the namespace, maps it and opens it.
+func (m *maker) make(procfs *linux.FD, u *spec.Users) (*linux.FD, error) {
+	if n, err := m.made.Read(make([]byte, 1)); n == 0 {
+		r, reading := report.Read(m.reported)
+		if reading == nil && r.Failed {
+			return nil, m.program.Failure(r.Op, r.Errno)
+		}
+		return nil, fmt.Errorf("it ended before it was there: %w", errors.Join(err, reading))
+	}
+	uids := linux.IDMap{Inside: u.UIDs.ContainerID, Outside: u.UIDs.HostID, Length: u.UIDs.Size}
+	gids := linux.IDMap{Inside: u.GIDs.ContainerID, Outside: u.GIDs.HostID, Length: u.GIDs.Size}
+	if err := linux.MapUsers(procfs, m.pid, uids, gids); err != nil {
+		return nil, err
+	}
+	return linux.NamespaceOf(m.pid, "user")
+}
+
+// end lets the process go and reaps it.
+func (m *maker) end() error {
+	m.hold.Close()
+	_, err := m.pidfd.WaitPidfd()
+	m.close()
+	return err
+}
+
+func (m *maker) close() {
+	for _, f := range []*os.File{m.hold, m.made, m.reported} {
+		if f != nil {
+			f.Close()
+		}
+	}
+	m.pidfd.Close()
 }
 
 const facilityUsers = "user namespaces with idmapped overlay layers"
@@ -194,8 +224,8 @@ func (h *Handler) probeUsers() error {
 	if h.skeleton == "" {
 		return errors.New("no directory to try in")
 	}
-	dir, err := os.MkdirTemp(path.Dir(h.skeleton), "probe-")
-	if err != nil {
+	dir := h.skeleton + ".probe" // one name: what a killed daemon left is replaced
+	if err := os.RemoveAll(dir); err != nil {
 		return err
 	}
 	defer os.RemoveAll(dir)
