@@ -126,6 +126,20 @@ func (w *world) end(t *testing.T) {
 			t.Logf("the runtime's log of node %s ends:\n%s", n.Name, log[max(0, len(log)-6000):])
 		}
 	}
+	w.nothingOnHost(t)
+}
+
+// nothingOnHost looks after the cluster's end.
+func (w *world) nothingOnHost(t *testing.T) {
+	t.Helper()
+	check(t, os.RemoveAll(w.Dir))
+	empty, err := machine.Take(machine.Scope{Dirs: []string{w.Dir}})
+	check(t, err)
+	now, err := machine.Take(w.Scope())
+	check(t, err)
+	if left := empty.Diff(now); len(left) != 0 {
+		t.Errorf("left on the host after the cluster's end:\n%s", strings.Join(left, "\n"))
+	}
 }
 
 // aboutRuntime is an error of klog's ("E1123 18:20:00…") that comes from CRI.

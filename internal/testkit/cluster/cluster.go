@@ -25,6 +25,7 @@ import (
 	"strings"
 
 	"fermata/internal/testkit/images"
+	"fermata/internal/testkit/machine"
 )
 
 // Options say where a cluster keeps what is its own.
@@ -129,6 +130,15 @@ func (c *Cluster) join(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// Scope is where the cluster leaves traces on the host, for package machine: once it is stopped, nothing but files.
+func (c *Cluster) Scope() machine.Scope {
+	s := machine.Scope{Dirs: []string{c.Dir}, Links: []string{c.fabric.bridge}}
+	for _, n := range c.Nodes {
+		s.Cgroups = append(append(s.Cgroups, n.cgroup), n.Runtime.Scope().Cgroups...)
+	}
+	return s
 }
 
 // Stop ends everything, the nodes first, and removes what they had on the machine but for files. Pods should be gone by then: those that are not are
