@@ -3,6 +3,7 @@ package kubelet
 import (
 	"bufio"
 	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -57,5 +58,34 @@ func errorsOf(t testing.TB, path string, excused []string) []string {
 	return bad
 }
 
-// isError is klog's header of errors and fatal errors: "E1123 18:20:00.000000 …".
-var isError = regexp.MustCompile(`^[EF]\d{4} `)
+// isError is klog's header of errors and fatal errors ("E1123 18:20:00.000000 …"), or how Go begins to tell of a panic.
+var isError = regexp.MustCompile(`^[EF]\d{4} |^panic: |^fatal error: `)
+
+func TestAnErrorOfTheRuntimeIsNotTakenForHarmless(t *testing.T) {
+	const header = "E1123 18:25:12.188809    6638 "
+	lines := []struct {
+		line string
+		bad  bool
+	}{
+		{header + `kubelet.go:2697] "Skipping pod synchronization" err="container runtime is down"`, true},
+		{header + `kubelet.go:2697] "Skipping pod synchronization" err="PLEG is not healthy: pleg was last seen active 3m1s ago"`, true},
+		{header + `kubelet.go:2697] "Skipping pod synchronization" err="[container runtime status check may not have completed yet]"`, false},
+		{header + `remote_runtime.go:193] "RunPodSandbox from runtime service failed" err="rpc error: code = Unknown desc = x"`, true},
+		{header + `remote_runtime.go:724] "ExecSync cmd from runtime service failed" err="rpc error: code = DeadlineExceeded desc = x" cmd=["true"]`, true},
+		{header + `remote_runtime.go:724] "ExecSync cmd from runtime service failed" err="rpc error: code = Unavailable desc = provoked"`, false},
+		{"W1123 18:25:12.188809    6638 a.go:1] not an error", false},
+		{"panic: and what follows has no header", true},
+	}
+	file := filepath.Join(t.TempDir(), "kubelet.log")
+	var text, want []string
+	for _, l := range lines {
+		text = append(text, l.line)
+		if l.bad {
+			want = append(want, l.line)
+		}
+	}
+	check(t, os.WriteFile(file, []byte(strings.Join(text, "\n")), 0o644))
+	if got := errorsOf(t, file, []string{"provoked"}); !slices.Equal(got, want) {
+		t.Errorf("errors:\n%s\nwant:\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+}
