@@ -28,6 +28,8 @@ var harmless = []struct{ line, why string }{
 	{`Failed to get network devices: open /sys/class/net/`, "it reads of a pod's link while that goes away with the pod"},
 	{`"Partial failure issuing cadvisor.ContainerInfoV2".*unable to find data in memory cache`, "cAdvisor has not yet read a cgroup that is new"},
 	{`Failed to watch directory "/sys/fs/cgroup/.*no such file or directory`, "cAdvisor watches every cgroup of the machine, also such as go away meanwhile"},
+	{`summary_sys_containers.go:\d+\] "Failed to get system container stats"|"Eviction manager: failed to construct signal" err="system container`,
+		"cAdvisor has not yet seen the cgroups that the kubelet made when it started"},
 	{`"Housekeeping took longer than expected"`, "the machine is busy with all pods starting at once"},
 	{`err="rpc error: code = Canceled desc = context canceled"$`, "a call that the kubelet gave up when it was told to end"},
 	{`with CrashLoopBackOff`, "containers that fail on purpose"},
