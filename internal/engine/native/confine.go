@@ -55,7 +55,8 @@ func labelled(options []linux.Option, label string) []linux.Option {
 	return append(options, linux.Option{Key: contextOption, Value: label})
 }
 
-// labelRoot labels the root of a filesystem that takes no context: a message queue filesystem belongs to its namespace, which has made it.
+// labelRoot labels the root of a filesystem that takes no context: a message queue filesystem belongs to its namespace, which has made it. In a
+// user namespace that may be the host's affair (EPERM): then the policy says who may have queues.
 func (r *root) labelRoot(mount launch.Slot) {
 	label := r.c.Spec.Linux.MountLabel
 	if label == "" {
@@ -63,6 +64,6 @@ func (r *root) labelRoot(mount launch.Slot) {
 	}
 	dir := r.NewSlot()
 	r.Do("open message queues", launch.Openat, mount, ".", syscall.O_RDONLY|oDirectory|oCloexec, 0).Save(dir)
-	r.Do("label message queues", launch.Fsetxattr, dir, labelAttribute, label, len(label), 0).Ignore(syscall.EOPNOTSUPP)
+	r.Do("label message queues", launch.Fsetxattr, dir, labelAttribute, label, len(label), 0).Ignore(syscall.EOPNOTSUPP, syscall.EPERM)
 	r.Do("close message queues", launch.Close, dir)
 }
