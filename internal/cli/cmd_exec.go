@@ -48,6 +48,17 @@ type execOptions struct {
 // interrupted is the status of a program that Ctrl-C ended.
 const interrupted = 130
 
+// withTimeout ends a context after a time, 0 for never, with context.DeadlineExceeded for its cause. The other side is not told of the time, as by
+// context.WithTimeout: its error would come first and say less.
+func withTimeout(ctx context.Context, after time.Duration) (context.Context, context.CancelFunc) {
+	ctx, end := context.WithCancelCause(ctx)
+	if after <= 0 {
+		return ctx, func() { end(nil) }
+	}
+	timer := time.AfterFunc(after, func() { end(context.DeadlineExceeded) })
+	return ctx, func() { timer.Stop(); end(nil) }
+}
+
 func (s *session) exec(ctx context.Context, name string, o *execOptions) error {
 	v, err := s.look(ctx)
 	if err != nil {
@@ -61,11 +72,8 @@ func (s *session) exec(ctx context.Context, name string, o *execOptions) error {
 	if err != nil {
 		return err
 	}
-	if o.timeout > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, o.timeout)
-		defer cancel()
-	}
+	ctx, cancel := withTimeout(ctx, o.timeout)
+	defer cancel()
 	ctx, leave := context.WithCancelCause(ctx)
 	defer leave(nil)
 	stream, err := client.Exec(ctx)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -24,30 +25,9 @@ working set) and how long it has run. -o wide adds cgroups and each process's me
 }
 
 func (s *session) tree(ctx context.Context, args []string) error {
-	client, err := s.fermata(ctx)
+	answer, err := s.treeOf(ctx, args)
 	if err != nil {
 		return err
-	}
-	answer, err := client.Tree(ctx, &fermatav1.TreeRequest{})
-	if err != nil {
-		return err
-	}
-	if len(args) > 0 {
-		v, err := s.look(ctx)
-		if err != nil {
-			return err
-		}
-		p, err := v.pod(args[0])
-		if err != nil {
-			return err
-		}
-		var one []*fermatav1.TreePod
-		for _, pod := range answer.Pods {
-			if pod.Id == p.Id {
-				one = append(one, pod)
-			}
-		}
-		answer.Pods = one
 	}
 	if done, err := s.structured(answer, ""); done {
 		return err
@@ -55,6 +35,28 @@ func (s *session) tree(ctx context.Context, args []string) error {
 	d := &drawing{wide: s.output == "wide", now: time.Now()}
 	_, err = io.WriteString(s.Stdout, d.node(answer).text(""))
 	return err
+}
+
+// treeOf asks for the tree of all pods, or of the one that args name.
+func (s *session) treeOf(ctx context.Context, args []string) (*fermatav1.TreeResponse, error) {
+	client, err := s.fermata(ctx)
+	if err != nil {
+		return nil, err
+	}
+	answer, err := client.Tree(ctx, &fermatav1.TreeRequest{})
+	if err != nil || len(args) == 0 {
+		return answer, err
+	}
+	v, err := s.look(ctx)
+	if err != nil {
+		return nil, err
+	}
+	p, err := v.pod(args[0])
+	if err != nil {
+		return nil, err
+	}
+	answer.Pods = slices.DeleteFunc(answer.Pods, func(pod *fermatav1.TreePod) bool { return pod.Id != p.Id })
+	return answer, nil
 }
 
 // branch is a line and what hangs on it.

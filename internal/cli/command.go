@@ -39,8 +39,9 @@ const (
 func commands() []*command {
 	return []*command{
 		&daemonCommand, &runPod,
-		&podsCommand, &psCommand, &logsCommand, &execCommand, &attachCommand, &portForwardCommand, &inspectCommand, &treeCommand, &nsCommand, &enterCommand, &stopCommand, &rmCommand,
-		&imagesCommand, &pullCommand, &loadCommand, &saveCommand, &rmiCommand,
+		&podsCommand, &psCommand, &logsCommand, &execCommand, &attachCommand, &portForwardCommand, &stopCommand, &rmCommand, &waitCommand,
+		&inspectCommand, &treeCommand, &nsCommand, &enterCommand, &diffCommand, &portCommand, &eventsCommand,
+		&imagesCommand, &pullCommand, &loadCommand, &saveCommand, &rmiCommand, &historyCommand,
 		&infoCommand, &doctorCommand, &debtsCommand, &versionCommand, &configCommand,
 	}
 }

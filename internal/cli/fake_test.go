@@ -44,6 +44,12 @@ type fake struct {
 	namespaces      []*fermatav1.Namespace
 	askedNamespaces *fermatav1.ListNamespacesRequest
 	tree            *fermatav1.TreeResponse
+	changes         []*fermatav1.Change
+	history         []*fermatav1.ImageStep
+	// events are told, then the stream ends as a daemon's does; begun, if set, is called before the last of them.
+	events []*runtimeapi.ContainerEventResponse
+	// hold keeps the stream open.
+	hold bool
 }
 
 // serve starts a fake on a socket of its own and returns it with the address.
@@ -461,6 +467,38 @@ func (s *fakeFermata) ListNamespaces(_ context.Context, r *fermatav1.ListNamespa
 
 func (s *fakeFermata) Tree(context.Context, *fermatav1.TreeRequest) (*fermatav1.TreeResponse, error) {
 	return s.f.tree, nil
+}
+
+// Diff sends a change a message.
+func (s *fakeFermata) Diff(_ *fermatav1.DiffRequest, stream fermatav1.Fermata_DiffServer) error {
+	for _, c := range s.f.changes {
+		if err := stream.Send(&fermatav1.DiffResponse{Changes: []*fermatav1.Change{c}}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *fakeFermata) ImageHistory(context.Context, *fermatav1.ImageHistoryRequest) (*fermatav1.ImageHistoryResponse, error) {
+	return &fermatav1.ImageHistoryResponse{Steps: s.f.history}, nil
+}
+
+func (f *fake) GetContainerEvents(_ *runtimeapi.GetEventsRequest, stream runtimeapi.RuntimeService_GetContainerEventsServer) error {
+	if err := stream.SendHeader(nil); err != nil {
+		return err
+	}
+	for i, e := range f.events {
+		if i == len(f.events)-1 && f.begun != nil {
+			f.begun()
+		}
+		if err := stream.Send(e); err != nil {
+			return err
+		}
+	}
+	if f.hold {
+		<-stream.Context().Done()
+	}
+	return nil
 }
 
 // outcome is what a command left.

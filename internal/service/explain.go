@@ -3,8 +3,11 @@ package service
 import (
 	"context"
 	"os"
+	"slices"
 	"strings"
 	"time"
+
+	"google.golang.org/grpc"
 
 	fermatav1 "fermata/api/fermata/v1"
 	"fermata/internal/explain"
@@ -119,4 +122,41 @@ func nanoseconds(t time.Time) int64 {
 		return 0
 	}
 	return t.UnixNano()
+}
+
+// changesAtOnce is how many changes a message has.
+const changesAtOnce = 256
+
+// Diff tells what a container has changed.
+func (s *Service) Diff(req *fermatav1.DiffRequest, out grpc.ServerStreamingServer[fermatav1.DiffResponse]) error {
+	batch := &fermatav1.DiffResponse{}
+	err := s.explain.Diff(out.Context(), req.GetContainerId(), func(c explain.Change) error {
+		batch.Changes = append(batch.Changes, &fermatav1.Change{Kind: fermatav1.Change_Kind(c.Kind), Path: []byte(c.Path)})
+		if len(batch.Changes) < changesAtOnce {
+			return nil
+		}
+		full := batch
+		batch = &fermatav1.DiffResponse{}
+		return out.Send(full)
+	})
+	if err != nil || len(batch.Changes) == 0 {
+		return err
+	}
+	return out.Send(batch)
+}
+
+// ImageHistory tells how an image was made.
+func (s *Service) ImageHistory(_ context.Context, req *fermatav1.ImageHistoryRequest) (*fermatav1.ImageHistoryResponse, error) {
+	steps, err := s.images.History(req.GetImage())
+	if err != nil {
+		return nil, err
+	}
+	resp := &fermatav1.ImageHistoryResponse{}
+	for _, step := range slices.Backward(steps) {
+		resp.Steps = append(resp.Steps, &fermatav1.ImageStep{
+			CreatedAt: nanoseconds(step.Created), CreatedBy: strings.ToValidUTF8(step.CreatedBy, "?"), Comment: strings.ToValidUTF8(step.Comment, "?"),
+			Layer: step.Layer, Size: step.Size,
+		})
+	}
+	return resp, nil
 }

@@ -3,10 +3,15 @@ package e2e
 import (
 	"encoding/json"
 	"fmt"
+	"io"
 	"os"
 	"strconv"
 	"strings"
 	"testing"
+
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"fermata/internal/testkit/images"
 )
 
 // shows runs fermata and returns what it shows; it must succeed.
@@ -113,4 +118,40 @@ func TestFermataExplainsAPod(t *testing.T) {
 			t.Errorf("Ctrl-C: status %d, want the program's 5", code)
 		}
 	})
+}
+
+func TestFermataWatchesAContainer(t *testing.T) {
+	s := newCommandLine(t, "echo new >/etc/new; rm /etc/passwd; echo more >>/etc/group; read line; exit 3", func(c *runtimeapi.ContainerConfig) { c.Stdin = true })
+	eventually(t, "the changes", func() (bool, string) {
+		out := s.shows(t, "diff", s.pod)
+		return strings.Contains(out, "A /etc/new\n") && strings.Contains(out, "C /etc/group\n") && strings.Contains(out, "D /etc/passwd\n") && strings.HasPrefix(out, "C /etc\n"), out
+	})
+	if out := s.shows(t, "history", images.Busybox); !strings.HasPrefix(out, "LAYER") || strings.Count(out, "\n") < 2 {
+		t.Errorf("history:\n%s", out)
+	}
+	if out := s.shows(t, "port", s.pod); out != "POD   PORT   HOST\n" {
+		t.Errorf("ports:\n%s", out)
+	}
+	follow := sit(t, s.fermata("events", "-f"))
+	follow.expect("started  container  test/stream")
+	wait := s.fermata("wait", s.id[:12])
+	out, err := wait.StdoutPipe()
+	check(t, err)
+	check(t, wait.Start())
+	attach := s.fermata("attach", s.pod)
+	attach.Stdin = strings.NewReader("go\n")
+	check(t, attach.Run())
+	code, err := io.ReadAll(out)
+	if err != nil || string(code) != "3\n" || wait.Wait() != nil {
+		t.Errorf("wait: %q (%v)", code, err)
+	}
+	if out := s.shows(t, "wait", s.pod); out != "3\n" {
+		t.Errorf("wait for what has ended: %q", out)
+	}
+	follow.expect("stopped  container  test/stream")
+	follow.expect("exit code 3")
+	follow.say("\x03")
+	if code := follow.status(); code != 0 {
+		t.Errorf("events: status %d after Ctrl-C", code)
+	}
 }

@@ -81,6 +81,56 @@ func (Process_Role) EnumDescriptor() ([]byte, []int) {
 	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{30, 0}
 }
 
+type Change_Kind int32
+
+const (
+	Change_ADDED Change_Kind = 0
+	// Also of a directory in which something changed.
+	Change_CHANGED Change_Kind = 1
+	Change_DELETED Change_Kind = 2
+)
+
+// Enum value maps for Change_Kind.
+var (
+	Change_Kind_name = map[int32]string{
+		0: "ADDED",
+		1: "CHANGED",
+		2: "DELETED",
+	}
+	Change_Kind_value = map[string]int32{
+		"ADDED":   0,
+		"CHANGED": 1,
+		"DELETED": 2,
+	}
+)
+
+func (x Change_Kind) Enum() *Change_Kind {
+	p := new(Change_Kind)
+	*p = x
+	return p
+}
+
+func (x Change_Kind) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Change_Kind) Descriptor() protoreflect.EnumDescriptor {
+	return file_fermata_v1_fermata_proto_enumTypes[1].Descriptor()
+}
+
+func (Change_Kind) Type() protoreflect.EnumType {
+	return &file_fermata_v1_fermata_proto_enumTypes[1]
+}
+
+func (x Change_Kind) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Change_Kind.Descriptor instead.
+func (Change_Kind) EnumDescriptor() ([]byte, []int) {
+	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{38, 0}
+}
+
 type VersionRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -2720,6 +2770,317 @@ func (x *TreeContainer) GetProcesses() []*Process {
 	return nil
 }
 
+type DiffRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The ID of the container, or a unique prefix of it.
+	ContainerId   string `protobuf:"bytes,1,opt,name=container_id,json=containerId,proto3" json:"container_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DiffRequest) Reset() {
+	*x = DiffRequest{}
+	mi := &file_fermata_v1_fermata_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DiffRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DiffRequest) ProtoMessage() {}
+
+func (x *DiffRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_fermata_v1_fermata_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DiffRequest.ProtoReflect.Descriptor instead.
+func (*DiffRequest) Descriptor() ([]byte, []int) {
+	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *DiffRequest) GetContainerId() string {
+	if x != nil {
+		return x.ContainerId
+	}
+	return ""
+}
+
+type DiffResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Changes       []*Change              `protobuf:"bytes,1,rep,name=changes,proto3" json:"changes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DiffResponse) Reset() {
+	*x = DiffResponse{}
+	mi := &file_fermata_v1_fermata_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DiffResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DiffResponse) ProtoMessage() {}
+
+func (x *DiffResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_fermata_v1_fermata_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DiffResponse.ProtoReflect.Descriptor instead.
+func (*DiffResponse) Descriptor() ([]byte, []int) {
+	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *DiffResponse) GetChanges() []*Change {
+	if x != nil {
+		return x.Changes
+	}
+	return nil
+}
+
+type Change struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Kind  Change_Kind            `protobuf:"varint,1,opt,name=kind,proto3,enum=fermata.v1.Change_Kind" json:"kind,omitempty"`
+	// Absolute, as the container sees it. File names are any bytes.
+	Path          []byte `protobuf:"bytes,2,opt,name=path,proto3" json:"path,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Change) Reset() {
+	*x = Change{}
+	mi := &file_fermata_v1_fermata_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Change) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Change) ProtoMessage() {}
+
+func (x *Change) ProtoReflect() protoreflect.Message {
+	mi := &file_fermata_v1_fermata_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Change.ProtoReflect.Descriptor instead.
+func (*Change) Descriptor() ([]byte, []int) {
+	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{38}
+}
+
+func (x *Change) GetKind() Change_Kind {
+	if x != nil {
+		return x.Kind
+	}
+	return Change_ADDED
+}
+
+func (x *Change) GetPath() []byte {
+	if x != nil {
+		return x.Path
+	}
+	return nil
+}
+
+type ImageHistoryRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// A tag, digest, ID or unique prefix of an ID.
+	Image         string `protobuf:"bytes,1,opt,name=image,proto3" json:"image,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ImageHistoryRequest) Reset() {
+	*x = ImageHistoryRequest{}
+	mi := &file_fermata_v1_fermata_proto_msgTypes[39]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ImageHistoryRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ImageHistoryRequest) ProtoMessage() {}
+
+func (x *ImageHistoryRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_fermata_v1_fermata_proto_msgTypes[39]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ImageHistoryRequest.ProtoReflect.Descriptor instead.
+func (*ImageHistoryRequest) Descriptor() ([]byte, []int) {
+	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{39}
+}
+
+func (x *ImageHistoryRequest) GetImage() string {
+	if x != nil {
+		return x.Image
+	}
+	return ""
+}
+
+type ImageHistoryResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Newest first.
+	Steps         []*ImageStep `protobuf:"bytes,1,rep,name=steps,proto3" json:"steps,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ImageHistoryResponse) Reset() {
+	*x = ImageHistoryResponse{}
+	mi := &file_fermata_v1_fermata_proto_msgTypes[40]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ImageHistoryResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ImageHistoryResponse) ProtoMessage() {}
+
+func (x *ImageHistoryResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_fermata_v1_fermata_proto_msgTypes[40]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ImageHistoryResponse.ProtoReflect.Descriptor instead.
+func (*ImageHistoryResponse) Descriptor() ([]byte, []int) {
+	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{40}
+}
+
+func (x *ImageHistoryResponse) GetSteps() []*ImageStep {
+	if x != nil {
+		return x.Steps
+	}
+	return nil
+}
+
+type ImageStep struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Nanoseconds since 1970; 0 where the maker did not say.
+	CreatedAt int64  `protobuf:"varint,1,opt,name=created_at,json=createdAt,proto3" json:"created_at,omitempty"`
+	CreatedBy string `protobuf:"bytes,2,opt,name=created_by,json=createdBy,proto3" json:"created_by,omitempty"`
+	Comment   string `protobuf:"bytes,3,opt,name=comment,proto3" json:"comment,omitempty"`
+	// The diffID of the layer it made; empty if it made none.
+	Layer string `protobuf:"bytes,4,opt,name=layer,proto3" json:"layer,omitempty"`
+	// Bytes of the unpacked layer on disk; 0 without one.
+	Size          uint64 `protobuf:"varint,5,opt,name=size,proto3" json:"size,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ImageStep) Reset() {
+	*x = ImageStep{}
+	mi := &file_fermata_v1_fermata_proto_msgTypes[41]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ImageStep) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ImageStep) ProtoMessage() {}
+
+func (x *ImageStep) ProtoReflect() protoreflect.Message {
+	mi := &file_fermata_v1_fermata_proto_msgTypes[41]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ImageStep.ProtoReflect.Descriptor instead.
+func (*ImageStep) Descriptor() ([]byte, []int) {
+	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{41}
+}
+
+func (x *ImageStep) GetCreatedAt() int64 {
+	if x != nil {
+		return x.CreatedAt
+	}
+	return 0
+}
+
+func (x *ImageStep) GetCreatedBy() string {
+	if x != nil {
+		return x.CreatedBy
+	}
+	return ""
+}
+
+func (x *ImageStep) GetComment() string {
+	if x != nil {
+		return x.Comment
+	}
+	return ""
+}
+
+func (x *ImageStep) GetLayer() string {
+	if x != nil {
+		return x.Layer
+	}
+	return ""
+}
+
+func (x *ImageStep) GetSize() uint64 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
 type NamespaceHolder_Descriptor struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Pid           int32                  `protobuf:"varint,1,opt,name=pid,proto3" json:"pid,omitempty"`
@@ -2730,7 +3091,7 @@ type NamespaceHolder_Descriptor struct {
 
 func (x *NamespaceHolder_Descriptor) Reset() {
 	*x = NamespaceHolder_Descriptor{}
-	mi := &file_fermata_v1_fermata_proto_msgTypes[36]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2742,7 +3103,7 @@ func (x *NamespaceHolder_Descriptor) String() string {
 func (*NamespaceHolder_Descriptor) ProtoMessage() {}
 
 func (x *NamespaceHolder_Descriptor) ProtoReflect() protoreflect.Message {
-	mi := &file_fermata_v1_fermata_proto_msgTypes[36]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2966,7 +3327,30 @@ const file_fermata_v1_fermata_proto_rawDesc = "" +
 	" \x01(\x03R\n" +
 	"finishedAt\x12\x16\n" +
 	"\x06memory\x18\v \x01(\x04R\x06memory\x121\n" +
-	"\tprocesses\x18\f \x03(\v2\x13.fermata.v1.ProcessR\tprocesses2\xa2\x06\n" +
+	"\tprocesses\x18\f \x03(\v2\x13.fermata.v1.ProcessR\tprocesses\"0\n" +
+	"\vDiffRequest\x12!\n" +
+	"\fcontainer_id\x18\x01 \x01(\tR\vcontainerId\"<\n" +
+	"\fDiffResponse\x12,\n" +
+	"\achanges\x18\x01 \x03(\v2\x12.fermata.v1.ChangeR\achanges\"v\n" +
+	"\x06Change\x12+\n" +
+	"\x04kind\x18\x01 \x01(\x0e2\x17.fermata.v1.Change.KindR\x04kind\x12\x12\n" +
+	"\x04path\x18\x02 \x01(\fR\x04path\"+\n" +
+	"\x04Kind\x12\t\n" +
+	"\x05ADDED\x10\x00\x12\v\n" +
+	"\aCHANGED\x10\x01\x12\v\n" +
+	"\aDELETED\x10\x02\"+\n" +
+	"\x13ImageHistoryRequest\x12\x14\n" +
+	"\x05image\x18\x01 \x01(\tR\x05image\"C\n" +
+	"\x14ImageHistoryResponse\x12+\n" +
+	"\x05steps\x18\x01 \x03(\v2\x15.fermata.v1.ImageStepR\x05steps\"\x8d\x01\n" +
+	"\tImageStep\x12\x1d\n" +
+	"\n" +
+	"created_at\x18\x01 \x01(\x03R\tcreatedAt\x12\x1d\n" +
+	"\n" +
+	"created_by\x18\x02 \x01(\tR\tcreatedBy\x12\x18\n" +
+	"\acomment\x18\x03 \x01(\tR\acomment\x12\x14\n" +
+	"\x05layer\x18\x04 \x01(\tR\x05layer\x12\x12\n" +
+	"\x04size\x18\x05 \x01(\x04R\x04size2\xb2\a\n" +
 	"\aFermata\x12B\n" +
 	"\aVersion\x12\x1a.fermata.v1.VersionRequest\x1a\x1b.fermata.v1.VersionResponse\x12?\n" +
 	"\x06Doctor\x12\x19.fermata.v1.DoctorRequest\x1a\x1a.fermata.v1.DoctorResponse\x12<\n" +
@@ -2978,7 +3362,9 @@ const file_fermata_v1_fermata_proto_rawDesc = "" +
 	"\x06Attach\x12\x19.fermata.v1.AttachRequest\x1a\x1a.fermata.v1.AttachResponse(\x010\x01\x12R\n" +
 	"\vPortForward\x12\x1e.fermata.v1.PortForwardRequest\x1a\x1f.fermata.v1.PortForwardResponse(\x010\x01\x12W\n" +
 	"\x0eListNamespaces\x12!.fermata.v1.ListNamespacesRequest\x1a\".fermata.v1.ListNamespacesResponse\x129\n" +
-	"\x04Tree\x12\x17.fermata.v1.TreeRequest\x1a\x18.fermata.v1.TreeResponseB\"Z fermata/api/fermata/v1;fermatav1b\x06proto3"
+	"\x04Tree\x12\x17.fermata.v1.TreeRequest\x1a\x18.fermata.v1.TreeResponse\x12;\n" +
+	"\x04Diff\x12\x17.fermata.v1.DiffRequest\x1a\x18.fermata.v1.DiffResponse0\x01\x12Q\n" +
+	"\fImageHistory\x12\x1f.fermata.v1.ImageHistoryRequest\x1a .fermata.v1.ImageHistoryResponseB\"Z fermata/api/fermata/v1;fermatav1b\x06proto3"
 
 var (
 	file_fermata_v1_fermata_proto_rawDescOnce sync.Once
@@ -2992,98 +3378,112 @@ func file_fermata_v1_fermata_proto_rawDescGZIP() []byte {
 	return file_fermata_v1_fermata_proto_rawDescData
 }
 
-var file_fermata_v1_fermata_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_fermata_v1_fermata_proto_msgTypes = make([]protoimpl.MessageInfo, 37)
+var file_fermata_v1_fermata_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_fermata_v1_fermata_proto_msgTypes = make([]protoimpl.MessageInfo, 43)
 var file_fermata_v1_fermata_proto_goTypes = []any{
 	(Process_Role)(0),                  // 0: fermata.v1.Process.Role
-	(*VersionRequest)(nil),             // 1: fermata.v1.VersionRequest
-	(*VersionResponse)(nil),            // 2: fermata.v1.VersionResponse
-	(*DoctorRequest)(nil),              // 3: fermata.v1.DoctorRequest
-	(*DoctorResponse)(nil),             // 4: fermata.v1.DoctorResponse
-	(*DebtsRequest)(nil),               // 5: fermata.v1.DebtsRequest
-	(*DebtsResponse)(nil),              // 6: fermata.v1.DebtsResponse
-	(*Debt)(nil),                       // 7: fermata.v1.Debt
-	(*Finding)(nil),                    // 8: fermata.v1.Finding
-	(*LoadImageRequest)(nil),           // 9: fermata.v1.LoadImageRequest
-	(*LoadImageResponse)(nil),          // 10: fermata.v1.LoadImageResponse
-	(*PullImageRequest)(nil),           // 11: fermata.v1.PullImageRequest
-	(*PullImageResponse)(nil),          // 12: fermata.v1.PullImageResponse
-	(*ExportImageRequest)(nil),         // 13: fermata.v1.ExportImageRequest
-	(*ExportImageResponse)(nil),        // 14: fermata.v1.ExportImageResponse
-	(*ExecRequest)(nil),                // 15: fermata.v1.ExecRequest
-	(*ExecStart)(nil),                  // 16: fermata.v1.ExecStart
-	(*TerminalSize)(nil),               // 17: fermata.v1.TerminalSize
-	(*Input)(nil),                      // 18: fermata.v1.Input
-	(*ExecResponse)(nil),               // 19: fermata.v1.ExecResponse
-	(*AttachRequest)(nil),              // 20: fermata.v1.AttachRequest
-	(*AttachStart)(nil),                // 21: fermata.v1.AttachStart
-	(*AttachResponse)(nil),             // 22: fermata.v1.AttachResponse
-	(*Attached)(nil),                   // 23: fermata.v1.Attached
-	(*PortForwardRequest)(nil),         // 24: fermata.v1.PortForwardRequest
-	(*PortForwardStart)(nil),           // 25: fermata.v1.PortForwardStart
-	(*PortForwardResponse)(nil),        // 26: fermata.v1.PortForwardResponse
-	(*ListNamespacesRequest)(nil),      // 27: fermata.v1.ListNamespacesRequest
-	(*ListNamespacesResponse)(nil),     // 28: fermata.v1.ListNamespacesResponse
-	(*Namespace)(nil),                  // 29: fermata.v1.Namespace
-	(*NamespaceHolder)(nil),            // 30: fermata.v1.NamespaceHolder
-	(*Process)(nil),                    // 31: fermata.v1.Process
-	(*TreeRequest)(nil),                // 32: fermata.v1.TreeRequest
-	(*TreeResponse)(nil),               // 33: fermata.v1.TreeResponse
-	(*TreePod)(nil),                    // 34: fermata.v1.TreePod
-	(*TreePort)(nil),                   // 35: fermata.v1.TreePort
-	(*TreeContainer)(nil),              // 36: fermata.v1.TreeContainer
-	(*NamespaceHolder_Descriptor)(nil), // 37: fermata.v1.NamespaceHolder.Descriptor
+	(Change_Kind)(0),                   // 1: fermata.v1.Change.Kind
+	(*VersionRequest)(nil),             // 2: fermata.v1.VersionRequest
+	(*VersionResponse)(nil),            // 3: fermata.v1.VersionResponse
+	(*DoctorRequest)(nil),              // 4: fermata.v1.DoctorRequest
+	(*DoctorResponse)(nil),             // 5: fermata.v1.DoctorResponse
+	(*DebtsRequest)(nil),               // 6: fermata.v1.DebtsRequest
+	(*DebtsResponse)(nil),              // 7: fermata.v1.DebtsResponse
+	(*Debt)(nil),                       // 8: fermata.v1.Debt
+	(*Finding)(nil),                    // 9: fermata.v1.Finding
+	(*LoadImageRequest)(nil),           // 10: fermata.v1.LoadImageRequest
+	(*LoadImageResponse)(nil),          // 11: fermata.v1.LoadImageResponse
+	(*PullImageRequest)(nil),           // 12: fermata.v1.PullImageRequest
+	(*PullImageResponse)(nil),          // 13: fermata.v1.PullImageResponse
+	(*ExportImageRequest)(nil),         // 14: fermata.v1.ExportImageRequest
+	(*ExportImageResponse)(nil),        // 15: fermata.v1.ExportImageResponse
+	(*ExecRequest)(nil),                // 16: fermata.v1.ExecRequest
+	(*ExecStart)(nil),                  // 17: fermata.v1.ExecStart
+	(*TerminalSize)(nil),               // 18: fermata.v1.TerminalSize
+	(*Input)(nil),                      // 19: fermata.v1.Input
+	(*ExecResponse)(nil),               // 20: fermata.v1.ExecResponse
+	(*AttachRequest)(nil),              // 21: fermata.v1.AttachRequest
+	(*AttachStart)(nil),                // 22: fermata.v1.AttachStart
+	(*AttachResponse)(nil),             // 23: fermata.v1.AttachResponse
+	(*Attached)(nil),                   // 24: fermata.v1.Attached
+	(*PortForwardRequest)(nil),         // 25: fermata.v1.PortForwardRequest
+	(*PortForwardStart)(nil),           // 26: fermata.v1.PortForwardStart
+	(*PortForwardResponse)(nil),        // 27: fermata.v1.PortForwardResponse
+	(*ListNamespacesRequest)(nil),      // 28: fermata.v1.ListNamespacesRequest
+	(*ListNamespacesResponse)(nil),     // 29: fermata.v1.ListNamespacesResponse
+	(*Namespace)(nil),                  // 30: fermata.v1.Namespace
+	(*NamespaceHolder)(nil),            // 31: fermata.v1.NamespaceHolder
+	(*Process)(nil),                    // 32: fermata.v1.Process
+	(*TreeRequest)(nil),                // 33: fermata.v1.TreeRequest
+	(*TreeResponse)(nil),               // 34: fermata.v1.TreeResponse
+	(*TreePod)(nil),                    // 35: fermata.v1.TreePod
+	(*TreePort)(nil),                   // 36: fermata.v1.TreePort
+	(*TreeContainer)(nil),              // 37: fermata.v1.TreeContainer
+	(*DiffRequest)(nil),                // 38: fermata.v1.DiffRequest
+	(*DiffResponse)(nil),               // 39: fermata.v1.DiffResponse
+	(*Change)(nil),                     // 40: fermata.v1.Change
+	(*ImageHistoryRequest)(nil),        // 41: fermata.v1.ImageHistoryRequest
+	(*ImageHistoryResponse)(nil),       // 42: fermata.v1.ImageHistoryResponse
+	(*ImageStep)(nil),                  // 43: fermata.v1.ImageStep
+	(*NamespaceHolder_Descriptor)(nil), // 44: fermata.v1.NamespaceHolder.Descriptor
 }
 var file_fermata_v1_fermata_proto_depIdxs = []int32{
-	8,  // 0: fermata.v1.DoctorResponse.findings:type_name -> fermata.v1.Finding
-	7,  // 1: fermata.v1.DebtsResponse.debts:type_name -> fermata.v1.Debt
-	16, // 2: fermata.v1.ExecRequest.start:type_name -> fermata.v1.ExecStart
-	18, // 3: fermata.v1.ExecRequest.input:type_name -> fermata.v1.Input
-	17, // 4: fermata.v1.ExecStart.size:type_name -> fermata.v1.TerminalSize
-	17, // 5: fermata.v1.Input.size:type_name -> fermata.v1.TerminalSize
-	21, // 6: fermata.v1.AttachRequest.start:type_name -> fermata.v1.AttachStart
-	18, // 7: fermata.v1.AttachRequest.input:type_name -> fermata.v1.Input
-	17, // 8: fermata.v1.AttachStart.size:type_name -> fermata.v1.TerminalSize
-	23, // 9: fermata.v1.AttachResponse.attached:type_name -> fermata.v1.Attached
-	25, // 10: fermata.v1.PortForwardRequest.start:type_name -> fermata.v1.PortForwardStart
-	29, // 11: fermata.v1.ListNamespacesResponse.namespaces:type_name -> fermata.v1.Namespace
-	31, // 12: fermata.v1.Namespace.processes:type_name -> fermata.v1.Process
-	30, // 13: fermata.v1.Namespace.holders:type_name -> fermata.v1.NamespaceHolder
-	37, // 14: fermata.v1.NamespaceHolder.keeper:type_name -> fermata.v1.NamespaceHolder.Descriptor
+	9,  // 0: fermata.v1.DoctorResponse.findings:type_name -> fermata.v1.Finding
+	8,  // 1: fermata.v1.DebtsResponse.debts:type_name -> fermata.v1.Debt
+	17, // 2: fermata.v1.ExecRequest.start:type_name -> fermata.v1.ExecStart
+	19, // 3: fermata.v1.ExecRequest.input:type_name -> fermata.v1.Input
+	18, // 4: fermata.v1.ExecStart.size:type_name -> fermata.v1.TerminalSize
+	18, // 5: fermata.v1.Input.size:type_name -> fermata.v1.TerminalSize
+	22, // 6: fermata.v1.AttachRequest.start:type_name -> fermata.v1.AttachStart
+	19, // 7: fermata.v1.AttachRequest.input:type_name -> fermata.v1.Input
+	18, // 8: fermata.v1.AttachStart.size:type_name -> fermata.v1.TerminalSize
+	24, // 9: fermata.v1.AttachResponse.attached:type_name -> fermata.v1.Attached
+	26, // 10: fermata.v1.PortForwardRequest.start:type_name -> fermata.v1.PortForwardStart
+	30, // 11: fermata.v1.ListNamespacesResponse.namespaces:type_name -> fermata.v1.Namespace
+	32, // 12: fermata.v1.Namespace.processes:type_name -> fermata.v1.Process
+	31, // 13: fermata.v1.Namespace.holders:type_name -> fermata.v1.NamespaceHolder
+	44, // 14: fermata.v1.NamespaceHolder.keeper:type_name -> fermata.v1.NamespaceHolder.Descriptor
 	0,  // 15: fermata.v1.Process.role:type_name -> fermata.v1.Process.Role
-	34, // 16: fermata.v1.TreeResponse.pods:type_name -> fermata.v1.TreePod
-	31, // 17: fermata.v1.TreePod.pause:type_name -> fermata.v1.Process
-	36, // 18: fermata.v1.TreePod.containers:type_name -> fermata.v1.TreeContainer
-	31, // 19: fermata.v1.TreePod.strays:type_name -> fermata.v1.Process
-	35, // 20: fermata.v1.TreePod.ports:type_name -> fermata.v1.TreePort
-	31, // 21: fermata.v1.TreeContainer.processes:type_name -> fermata.v1.Process
-	1,  // 22: fermata.v1.Fermata.Version:input_type -> fermata.v1.VersionRequest
-	3,  // 23: fermata.v1.Fermata.Doctor:input_type -> fermata.v1.DoctorRequest
-	5,  // 24: fermata.v1.Fermata.Debts:input_type -> fermata.v1.DebtsRequest
-	9,  // 25: fermata.v1.Fermata.LoadImage:input_type -> fermata.v1.LoadImageRequest
-	11, // 26: fermata.v1.Fermata.PullImage:input_type -> fermata.v1.PullImageRequest
-	13, // 27: fermata.v1.Fermata.ExportImage:input_type -> fermata.v1.ExportImageRequest
-	15, // 28: fermata.v1.Fermata.Exec:input_type -> fermata.v1.ExecRequest
-	20, // 29: fermata.v1.Fermata.Attach:input_type -> fermata.v1.AttachRequest
-	24, // 30: fermata.v1.Fermata.PortForward:input_type -> fermata.v1.PortForwardRequest
-	27, // 31: fermata.v1.Fermata.ListNamespaces:input_type -> fermata.v1.ListNamespacesRequest
-	32, // 32: fermata.v1.Fermata.Tree:input_type -> fermata.v1.TreeRequest
-	2,  // 33: fermata.v1.Fermata.Version:output_type -> fermata.v1.VersionResponse
-	4,  // 34: fermata.v1.Fermata.Doctor:output_type -> fermata.v1.DoctorResponse
-	6,  // 35: fermata.v1.Fermata.Debts:output_type -> fermata.v1.DebtsResponse
-	10, // 36: fermata.v1.Fermata.LoadImage:output_type -> fermata.v1.LoadImageResponse
-	12, // 37: fermata.v1.Fermata.PullImage:output_type -> fermata.v1.PullImageResponse
-	14, // 38: fermata.v1.Fermata.ExportImage:output_type -> fermata.v1.ExportImageResponse
-	19, // 39: fermata.v1.Fermata.Exec:output_type -> fermata.v1.ExecResponse
-	22, // 40: fermata.v1.Fermata.Attach:output_type -> fermata.v1.AttachResponse
-	26, // 41: fermata.v1.Fermata.PortForward:output_type -> fermata.v1.PortForwardResponse
-	28, // 42: fermata.v1.Fermata.ListNamespaces:output_type -> fermata.v1.ListNamespacesResponse
-	33, // 43: fermata.v1.Fermata.Tree:output_type -> fermata.v1.TreeResponse
-	33, // [33:44] is the sub-list for method output_type
-	22, // [22:33] is the sub-list for method input_type
-	22, // [22:22] is the sub-list for extension type_name
-	22, // [22:22] is the sub-list for extension extendee
-	0,  // [0:22] is the sub-list for field type_name
+	35, // 16: fermata.v1.TreeResponse.pods:type_name -> fermata.v1.TreePod
+	32, // 17: fermata.v1.TreePod.pause:type_name -> fermata.v1.Process
+	37, // 18: fermata.v1.TreePod.containers:type_name -> fermata.v1.TreeContainer
+	32, // 19: fermata.v1.TreePod.strays:type_name -> fermata.v1.Process
+	36, // 20: fermata.v1.TreePod.ports:type_name -> fermata.v1.TreePort
+	32, // 21: fermata.v1.TreeContainer.processes:type_name -> fermata.v1.Process
+	40, // 22: fermata.v1.DiffResponse.changes:type_name -> fermata.v1.Change
+	1,  // 23: fermata.v1.Change.kind:type_name -> fermata.v1.Change.Kind
+	43, // 24: fermata.v1.ImageHistoryResponse.steps:type_name -> fermata.v1.ImageStep
+	2,  // 25: fermata.v1.Fermata.Version:input_type -> fermata.v1.VersionRequest
+	4,  // 26: fermata.v1.Fermata.Doctor:input_type -> fermata.v1.DoctorRequest
+	6,  // 27: fermata.v1.Fermata.Debts:input_type -> fermata.v1.DebtsRequest
+	10, // 28: fermata.v1.Fermata.LoadImage:input_type -> fermata.v1.LoadImageRequest
+	12, // 29: fermata.v1.Fermata.PullImage:input_type -> fermata.v1.PullImageRequest
+	14, // 30: fermata.v1.Fermata.ExportImage:input_type -> fermata.v1.ExportImageRequest
+	16, // 31: fermata.v1.Fermata.Exec:input_type -> fermata.v1.ExecRequest
+	21, // 32: fermata.v1.Fermata.Attach:input_type -> fermata.v1.AttachRequest
+	25, // 33: fermata.v1.Fermata.PortForward:input_type -> fermata.v1.PortForwardRequest
+	28, // 34: fermata.v1.Fermata.ListNamespaces:input_type -> fermata.v1.ListNamespacesRequest
+	33, // 35: fermata.v1.Fermata.Tree:input_type -> fermata.v1.TreeRequest
+	38, // 36: fermata.v1.Fermata.Diff:input_type -> fermata.v1.DiffRequest
+	41, // 37: fermata.v1.Fermata.ImageHistory:input_type -> fermata.v1.ImageHistoryRequest
+	3,  // 38: fermata.v1.Fermata.Version:output_type -> fermata.v1.VersionResponse
+	5,  // 39: fermata.v1.Fermata.Doctor:output_type -> fermata.v1.DoctorResponse
+	7,  // 40: fermata.v1.Fermata.Debts:output_type -> fermata.v1.DebtsResponse
+	11, // 41: fermata.v1.Fermata.LoadImage:output_type -> fermata.v1.LoadImageResponse
+	13, // 42: fermata.v1.Fermata.PullImage:output_type -> fermata.v1.PullImageResponse
+	15, // 43: fermata.v1.Fermata.ExportImage:output_type -> fermata.v1.ExportImageResponse
+	20, // 44: fermata.v1.Fermata.Exec:output_type -> fermata.v1.ExecResponse
+	23, // 45: fermata.v1.Fermata.Attach:output_type -> fermata.v1.AttachResponse
+	27, // 46: fermata.v1.Fermata.PortForward:output_type -> fermata.v1.PortForwardResponse
+	29, // 47: fermata.v1.Fermata.ListNamespaces:output_type -> fermata.v1.ListNamespacesResponse
+	34, // 48: fermata.v1.Fermata.Tree:output_type -> fermata.v1.TreeResponse
+	39, // 49: fermata.v1.Fermata.Diff:output_type -> fermata.v1.DiffResponse
+	42, // 50: fermata.v1.Fermata.ImageHistory:output_type -> fermata.v1.ImageHistoryResponse
+	38, // [38:51] is the sub-list for method output_type
+	25, // [25:38] is the sub-list for method input_type
+	25, // [25:25] is the sub-list for extension type_name
+	25, // [25:25] is the sub-list for extension extendee
+	0,  // [0:25] is the sub-list for field type_name
 }
 
 func init() { file_fermata_v1_fermata_proto_init() }
@@ -3133,8 +3533,8 @@ func file_fermata_v1_fermata_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_fermata_v1_fermata_proto_rawDesc), len(file_fermata_v1_fermata_proto_rawDesc)),
-			NumEnums:      1,
-			NumMessages:   37,
+			NumEnums:      2,
+			NumMessages:   43,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -34,6 +34,8 @@ const (
 	Fermata_PortForward_FullMethodName    = "/fermata.v1.Fermata/PortForward"
 	Fermata_ListNamespaces_FullMethodName = "/fermata.v1.Fermata/ListNamespaces"
 	Fermata_Tree_FullMethodName           = "/fermata.v1.Fermata/Tree"
+	Fermata_Diff_FullMethodName           = "/fermata.v1.Fermata/Diff"
+	Fermata_ImageHistory_FullMethodName   = "/fermata.v1.Fermata/ImageHistory"
 )
 
 // FermataClient is the client API for Fermata service.
@@ -71,6 +73,12 @@ type FermataClient interface {
 	ListNamespaces(ctx context.Context, in *ListNamespacesRequest, opts ...grpc.CallOption) (*ListNamespacesResponse, error)
 	// Tree is the node from its pods down to their processes, at one moment.
 	Tree(ctx context.Context, in *TreeRequest, opts ...grpc.CallOption) (*TreeResponse, error)
+	// Diff tells what a container has changed in its root file system, in the order of paths; volumes are not of it.
+	// NotFound: no such container.
+	Diff(ctx context.Context, in *DiffRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[DiffResponse], error)
+	// ImageHistory tells how an image was made, as its maker wrote it down.
+	// NotFound: no such image.
+	ImageHistory(ctx context.Context, in *ImageHistoryRequest, opts ...grpc.CallOption) (*ImageHistoryResponse, error)
 }
 
 type fermataClient struct {
@@ -221,6 +229,35 @@ func (c *fermataClient) Tree(ctx context.Context, in *TreeRequest, opts ...grpc.
 	return out, nil
 }
 
+func (c *fermataClient) Diff(ctx context.Context, in *DiffRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[DiffResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Fermata_ServiceDesc.Streams[6], Fermata_Diff_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[DiffRequest, DiffResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Fermata_DiffClient = grpc.ServerStreamingClient[DiffResponse]
+
+func (c *fermataClient) ImageHistory(ctx context.Context, in *ImageHistoryRequest, opts ...grpc.CallOption) (*ImageHistoryResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ImageHistoryResponse)
+	err := c.cc.Invoke(ctx, Fermata_ImageHistory_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // FermataServer is the server API for Fermata service.
 // All implementations must embed UnimplementedFermataServer
 // for forward compatibility.
@@ -256,6 +293,12 @@ type FermataServer interface {
 	ListNamespaces(context.Context, *ListNamespacesRequest) (*ListNamespacesResponse, error)
 	// Tree is the node from its pods down to their processes, at one moment.
 	Tree(context.Context, *TreeRequest) (*TreeResponse, error)
+	// Diff tells what a container has changed in its root file system, in the order of paths; volumes are not of it.
+	// NotFound: no such container.
+	Diff(*DiffRequest, grpc.ServerStreamingServer[DiffResponse]) error
+	// ImageHistory tells how an image was made, as its maker wrote it down.
+	// NotFound: no such image.
+	ImageHistory(context.Context, *ImageHistoryRequest) (*ImageHistoryResponse, error)
 	mustEmbedUnimplementedFermataServer()
 }
 
@@ -298,6 +341,12 @@ func (UnimplementedFermataServer) ListNamespaces(context.Context, *ListNamespace
 }
 func (UnimplementedFermataServer) Tree(context.Context, *TreeRequest) (*TreeResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Tree not implemented")
+}
+func (UnimplementedFermataServer) Diff(*DiffRequest, grpc.ServerStreamingServer[DiffResponse]) error {
+	return status.Error(codes.Unimplemented, "method Diff not implemented")
+}
+func (UnimplementedFermataServer) ImageHistory(context.Context, *ImageHistoryRequest) (*ImageHistoryResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ImageHistory not implemented")
 }
 func (UnimplementedFermataServer) mustEmbedUnimplementedFermataServer() {}
 func (UnimplementedFermataServer) testEmbeddedByValue()                 {}
@@ -460,6 +509,35 @@ func _Fermata_Tree_Handler(srv interface{}, ctx context.Context, dec func(interf
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Fermata_Diff_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(DiffRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(FermataServer).Diff(m, &grpc.GenericServerStream[DiffRequest, DiffResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Fermata_DiffServer = grpc.ServerStreamingServer[DiffResponse]
+
+func _Fermata_ImageHistory_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ImageHistoryRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(FermataServer).ImageHistory(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Fermata_ImageHistory_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(FermataServer).ImageHistory(ctx, req.(*ImageHistoryRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Fermata_ServiceDesc is the grpc.ServiceDesc for Fermata service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -486,6 +564,10 @@ var Fermata_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Tree",
 			Handler:    _Fermata_Tree_Handler,
+		},
+		{
+			MethodName: "ImageHistory",
+			Handler:    _Fermata_ImageHistory_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{
@@ -521,6 +603,11 @@ var Fermata_ServiceDesc = grpc.ServiceDesc{
 			Handler:       _Fermata_PortForward_Handler,
 			ServerStreams: true,
 			ClientStreams: true,
+		},
+		{
+			StreamName:    "Diff",
+			Handler:       _Fermata_Diff_Handler,
+			ServerStreams: true,
 		},
 	},
 	Metadata: "fermata/v1/fermata.proto",
