@@ -54,3 +54,33 @@ containers:
 		t.Error("the other one was started again")
 	}
 }
+
+// Every volume that the kubelet gives is idmapped, the files of its own (hosts, the termination log) with them.
+func ownUsers(t *testing.T, w *world) {
+	w.pod(t, "users", `
+hostUsers: false
+volumes:
+- {name: empty, emptyDir: {}}
+- {name: memory, emptyDir: {medium: Memory}}
+- {name: fields, downwardAPI: {items: [{path: name, fieldRef: {fieldPath: metadata.name}}]}}
+- {name: host, hostPath: {path: <dir>, type: DirectoryOrCreate}}
+containers:
+- name: main
+  image: <busybox>
+  command: [sh, -c, "echo started; exec sleep 1000"]
+  readinessProbe: {exec: {command: [test, -O, /empty]}, periodSeconds: 1}
+  volumeMounts: [{name: empty, mountPath: /empty}, {name: memory, mountPath: /memory}, {name: fields, mountPath: /fields}, {name: host, mountPath: /host}]
+`)
+	w.ready(t, "users")
+	inside := func(command string) string { return w.exec(t, "users", "main", "sh", "-c", command) }
+	mapping := strings.Fields(inside("cat /proc/self/uid_map"))
+	if len(mapping) != 3 || mapping[0] != "0" || mapping[1] == "0" || mapping[2] != "65536" {
+		t.Errorf("the pod's users: %q", mapping)
+	}
+	if got := inside("stat -c %u:%g / /empty /memory /fields /fields/name /host /etc/hosts /dev/termination-log | sort -u"); got != "0:0" {
+		t.Errorf("owners seen inside: %q", got)
+	}
+	if got := inside("cat /fields/name; echo; touch /empty/x /memory/y /host/z; chown 5:6 /host/z; stat -c %u:%g /host/z"); got != "users-node\n5:6" {
+		t.Errorf("files in volumes: %q", got)
+	}
+}

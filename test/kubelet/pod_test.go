@@ -30,6 +30,7 @@ func TestPods(t *testing.T) {
 		"an exec probe that takes too long leaves nothing behind":                   slowProbe,
 		"a pod on the host's network, processes and IPC is in the host's":           hostNamespaces,
 		"containers that share their processes see and signal each other":           sharedProcesses,
+		"a pod with users of its own is root in itself and nobody on the node":      ownUsers,
 		"a volume holds what the pod's fields say, another is in memory":            downward,
 		"sub-paths are that part of a volume, read-only where they say so":          subPaths,
 		"requests and limits are in the cgroups of pod and container":               resources,
