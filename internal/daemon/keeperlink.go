@@ -204,6 +204,6 @@ func (k *keeperLink) CloseStdin(ctx context.Context, id string) error {
 
 func exitOf(e *wire.Exit) pod.Exit {
 	return pod.Exit{
-		ID: e.ID, Code: e.Code, Signal: e.Signal, OOMKilled: e.OOMKilled, Started: e.Started, Finished: e.Finished, Unknown: e.Unknown, Note: e.Note,
+		ID: e.ID, PID: e.PID, Code: e.Code, Signal: e.Signal, OOMKilled: e.OOMKilled, Started: e.Started, Finished: e.Finished, Unknown: e.Unknown, Note: e.Note,
 	}
 }

@@ -11,6 +11,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"fermata/internal/cgroup"
 	"fermata/internal/engine"
 	"fermata/internal/errs"
 	"fermata/internal/keeper/wire"
@@ -54,8 +55,13 @@ func (r *launcher) StartSandbox(ctx context.Context, s *pod.SandboxStart) (*pod.
 	if err != nil {
 		return nil, err
 	}
+	held, err := r.heldBefore(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	defer held.close()
 	plan, err := r.engine.Sandbox(ctx, &engine.Sandbox{
-		ID: s.ID, Hostname: s.Hostname, Join: join, Sysctls: s.Config.GetLinux().GetSysctls(),
+		Held: held.namespaces(), ID: s.ID, Hostname: s.Hostname, Join: join, Sysctls: s.Config.GetLinux().GetSysctls(),
 		HostNetwork: ns.GetNetwork() == runtimeapi.NamespaceMode_NODE, HostIPC: ns.GetIpc() == runtimeapi.NamespaceMode_NODE,
 		HostPID: ns.GetPid() == runtimeapi.NamespaceMode_NODE, SharedPID: ns.GetPid() == runtimeapi.NamespaceMode_POD,
 		UID: pauseUser(users), GID: pauseUser(users), Users: users, OOMScoreAdj: pauseOOMScore, Labels: s.Labels,
@@ -64,7 +70,61 @@ func (r *launcher) StartSandbox(ctx context.Context, s *pod.SandboxStart) (*pod.
 		return nil, err
 	}
 	defer plan.Close()
-	return r.launch(ctx, plan, &wire.Launch{ID: s.ID, Kind: wire.Pause, Stdin: wire.Null, Stdout: wire.Null, Stderr: wire.Null})
+	l := &wire.Launch{ID: s.ID, Kind: wire.Pause, Again: s.Again, Stdin: wire.Null, Stdout: wire.Null, Stderr: wire.Null}
+	oom, err := passOOM(l, s.Cgroup)
+	if err != nil {
+		return nil, err
+	}
+	defer oom.Close()
+	return r.launch(ctx, plan, l)
+}
+
+// passOOM has the keeper count what the kernel kills in a cgroup for want of memory; nil without such a count. The caller closes it after the launch.
+func passOOM(l *wire.Launch, group *cgroup.Group) (*linux.FD, error) {
+	oom, err := group.OOM()
+	switch {
+	case err == nil:
+		l.FDs = append(l.FDs, wire.PassedFD{Role: wire.OOM, FD: oom})
+	case !errors.Is(err, os.ErrNotExist):
+		return nil, err
+	}
+	return oom, nil
+}
+
+// heldNamespaces are those of a pod whose pause has ended.
+type heldNamespaces struct {
+	all  map[string]*linux.FD
+	user *linux.FD
+}
+
+// heldBefore are the namespaces for a pause that takes another's place; none for a pod's first.
+func (r *launcher) heldBefore(ctx context.Context, s *pod.SandboxStart) (h heldNamespaces, err error) {
+	if !s.Again {
+		return h, nil
+	}
+	if h.all, err = r.keeper.Namespaces(ctx, s.ID); err != nil {
+		return h, err
+	}
+	users, err := spec.PodUsers(s.Config)
+	if err == nil && users != nil {
+		h.user, err = h.all["mnt"].UserNamespaceOf()
+	}
+	if err != nil {
+		h.close()
+	}
+	return h, err
+}
+
+func (h *heldNamespaces) close() {
+	closeNamespaces(h.all)
+	h.user.Close()
+}
+
+func (h *heldNamespaces) namespaces() *engine.Namespaces {
+	if h.all == nil {
+		return nil
+	}
+	return &engine.Namespaces{Net: h.all["net"], IPC: h.all["ipc"], UTS: h.all["uts"], Mount: h.all["mnt"], User: h.user}
 }
 
 // pauseUser is pauseID where the pod has that, else its last user.
@@ -122,13 +182,11 @@ func (r *launcher) StartContainer(ctx context.Context, c *pod.ContainerStart) (*
 	if c.LogDir != nil {
 		l.FDs = append(l.FDs, wire.PassedFD{Role: wire.LogDir, FD: c.LogDir})
 	}
-	oom, err := c.Cgroup.OOM()
-	if err == nil {
-		defer oom.Close()
-		l.FDs = append(l.FDs, wire.PassedFD{Role: wire.OOM, FD: oom})
-	} else if !errors.Is(err, os.ErrNotExist) {
+	oom, err := passOOM(l, c.Cgroup)
+	if err != nil {
 		return nil, err
 	}
+	defer oom.Close()
 	proc, err := r.launch(ctx, plan, l)
 	if err != nil {
 		return nil, err

@@ -115,6 +115,9 @@ type Sandbox struct {
 	ShmSize int64
 	// Labels are SELinux's of pause and of the pod's /dev/shm.
 	Labels spec.Labels
+	// Held are the namespaces that an earlier pause of the pod made and that outlived it: they are entered, not made. nil makes them. PID is not looked at:
+	// that namespace ended with its first process. Borrowed.
+	Held *Namespaces
 	// OOMScoreAdj of pause; lowering it is tried and not insisted on (CAP_SYS_RESOURCE may be missing).
 	OOMScoreAdj int
 }

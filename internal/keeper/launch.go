@@ -30,15 +30,15 @@ func (c *session) launch(m wire.Message) {
 		return
 	}
 	p := &process{server: c.server, id: l.ID, kind: l.Kind, decided: make(chan struct{}), held: held{ID: l.ID, Process: l.Kind.String(), Kind: l.Kind}}
-	if err := c.server.reserve(p); err != nil {
+	before, err := c.server.admit(p, l.Again)
+	if err != nil {
 		c.reply(m.Request, &wire.Reply{Err: err})
 		return
 	}
 	defer close(p.decided)
 	pidfd, err := p.launch(l)
 	if err != nil {
-		p.free()
-		c.server.release(p)
+		c.server.dismiss(p, before)
 		c.reply(m.Request, &wire.Reply{Err: err})
 		return
 	}

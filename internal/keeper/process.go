@@ -124,7 +124,7 @@ func (p *process) hand(fd **linux.FD, what string) (*wire.Reply, []*linux.FD, er
 func (p *process) handNamespaces() (*wire.Reply, []*linux.FD, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if !p.launched || len(p.namespaces) == 0 {
+	if len(p.namespaces) == 0 {
 		return nil, nil, errs.New(errs.FailedPrecondition, "hand out namespaces of %s: the keeper holds none", p.id)
 	}
 	var reply wire.Reply
@@ -220,14 +220,24 @@ func (p *process) restore(masters []*linux.FD) error {
 
 // holdNamespaces opens a pause's namespaces, so that they outlive it. It is not reaped yet, so the PID is its own.
 func (p *process) holdNamespaces() error {
+	var held []namespace
 	for _, kind := range namespaceKinds {
 		fd, err := linux.NamespaceOf(p.pid, kind)
 		if err != nil {
+			closeNamespaces(held)
 			return err
 		}
-		p.namespaces = append(p.namespaces, namespace{kind, fd})
+		held = append(held, namespace{kind, fd})
 	}
+	closeNamespaces(p.namespaces) // those of the pause before, all but one of which are the same
+	p.namespaces = held
 	return nil
+}
+
+func closeNamespaces(held []namespace) {
+	for _, n := range held {
+		n.fd.Close()
+	}
 }
 
 // news is told once: the process has ended.
@@ -375,9 +385,7 @@ func (p *process) free() {
 	}
 	linux.CloseAll(p.stdin, p.console, p.oom, p.pidfd)
 	p.stdin, p.console, p.oom, p.pidfd = nil, nil, nil, nil
-	for _, n := range p.namespaces {
-		n.fd.Close()
-	}
+	closeNamespaces(p.namespaces)
 	p.namespaces = nil
 	for _, path := range p.fifos {
 		os.Remove(path)

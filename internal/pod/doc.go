@@ -118,6 +118,8 @@ type Running struct {
 type Exit struct {
 	// ID is the sandbox's (its pause), the container's, or "container/exec".
 	ID string `json:"-"`
+	// PID is the process's, 0 if unknown.
+	PID int `json:"-"`
 	// Code is the exit status, or 128 plus the signal.
 	Code      int            `json:"code"`
 	Signal    syscall.Signal `json:"signal,omitempty"`
@@ -138,6 +140,8 @@ type SandboxStart struct {
 	Cgroup   *cgroup.Group
 	// Labels are SELinux's of pause and of the pod's shared memory.
 	Labels spec.Labels
+	// Again says that a pause of the pod has ended: another goes into its namespaces, which are held.
+	Again bool
 }
 
 // ContainerStart asks for a container's first process.

@@ -150,29 +150,6 @@ func exitReason(e Exit) string {
 	return "Error"
 }
 
-// pauseEnded notes the end of a pod's pause. A pod that was to live is then not ready and says why.
-func (m *Manager) pauseEnded(p *Pod, e Exit) {
-	p.mu.Lock()
-	gone := p.pauseGone
-	p.pauseGone = nil
-	p.mu.Unlock()
-	unwanted := m.notePod(p, func(r *PodRecord) bool {
-		if r.State != Ready && r.State != Preparing {
-			return false
-		}
-		r.State, r.Reason = NotReady, "PauseEnded"
-		r.Message = fmt.Sprintf("pause, the first process of the pod, ended with code %d (signal %d)", e.Code, int(e.Signal))
-		return true
-	})
-	if unwanted {
-		m.Log.Warn("pause ended by itself", "pod", p.id, "code", e.Code, "signal", int(e.Signal))
-		m.tellStopped(p)
-	}
-	if gone != nil {
-		close(gone)
-	}
-}
-
 func (m *Manager) forgetLater(id string) {
 	m.background.Go(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), reapLimit)

@@ -216,6 +216,14 @@ func (f *fakeRuntime) start(id string) (*Process, error) {
 }
 
 func (f *fakeRuntime) StartSandbox(_ context.Context, s *SandboxStart) (*Process, error) {
+	if s.Again { // namespaces are held of a pause that has ended and was not forgotten
+		f.mu.Lock()
+		p := f.processes[s.ID]
+		f.mu.Unlock()
+		if p == nil || p.exit == nil {
+			return nil, errs.New(errs.NotFound, "launch %s again: no namespaces are held", s.ID)
+		}
+	}
 	return f.start(s.ID)
 }
 

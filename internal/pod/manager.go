@@ -117,10 +117,12 @@ type Pod struct {
 	containers map[string]*Container
 	// pauseGone is closed when the pause process has ended and been folded in; nil when none runs.
 	pauseGone chan struct{}
-	visible   bool
-	abandoned bool // nobody claimed it in time: it is being removed
-	stopped   bool // nothing of it is left but its records
-	stopTold  bool // readers of events know that it ended
+	// pauseEnded is the PID of the last one of which the end was told; renewing counts those whose place another is to take.
+	pauseEnded, renewing int
+	visible              bool
+	abandoned            bool // nobody claimed it in time: it is being removed
+	stopped              bool // nothing of it is left but its records
+	stopTold             bool // readers of events know that it ended
 }
 
 // Container is one container of a pod. Its pod's mutex guards its members.

@@ -441,9 +441,62 @@ func TestRestartUndoesWhatWasHalfMade(t *testing.T) {
 	}
 }
 
-func TestPauseEndingByItselfMakesThePodNotReadyAndSaysWhy(t *testing.T) {
+func TestAnotherPauseTakesThePlaceOfOneThatEnded(t *testing.T) {
+	n := newNode(t)
+	podID, id := n.running("a")
+	status := func() (runtimeapi.PodSandboxState, string) {
+		s := must[*runtimeapi.PodSandboxStatusResponse](t)(n.PodSandboxStatus(t.Context(), podID, true))
+		return s.Status.State, s.Info["info"]
+	}
+	first := must[*Pod](t)(n.anyPod(podID)).snapshot().Pause.PID
+	killed := Exit{ID: podID, PID: first, Code: 137, Signal: syscall.SIGKILL, Finished: time.Now()}
+	n.runtime.end(killed)
+	until(func() bool { _, info := status(); return strings.Contains(info, "signal 9") })
+	if state, info := status(); state != runtimeapi.PodSandboxState_SANDBOX_READY || !strings.Contains(info, "was replaced") {
+		t.Errorf("the pod is %v: %s", state, info)
+	}
+	second := must[*Pod](t)(n.anyPod(podID)).snapshot().Pause.PID
+	if second == first {
+		t.Error("the record names the pause that ended")
+	}
+	n.Exited(killed) // told again, which says nothing of the second
+	if s := n.container(id); s.State != runtimeapi.ContainerState_CONTAINER_RUNNING {
+		t.Errorf("container: %v", s)
+	}
+	n.runtime.fail = errors.New("no more processes")
+	n.runtime.end(Exit{ID: podID, PID: second, Code: 137, Signal: syscall.SIGKILL, OOMKilled: true, Finished: time.Now()})
+	until(func() bool { state, _ := status(); return state == runtimeapi.PodSandboxState_SANDBOX_NOTREADY })
+	if _, info := status(); !strings.Contains(info, "for want of memory") || !strings.Contains(info, "no more processes") {
+		t.Errorf("it says %s", info)
+	}
+	n.runtime.fail = nil
+	if err := n.RemovePodSandbox(t.Context(), podID); err != nil {
+		t.Error(err)
+	}
+	n.empty()
+}
+
+func TestAPauseThatEndedWhileNoDaemonRanIsReplaced(t *testing.T) {
 	n := newNode(t)
 	podID, _ := n.running("a")
+	n.Manager.Close()
+	n.runtime.end(Exit{ID: podID, PID: must[*Pod](t)(n.anyPod(podID)).snapshot().Pause.PID, Code: 137, Signal: syscall.SIGKILL, Finished: time.Now()})
+	n.restart(t.Context())
+	until(func() bool {
+		s := must[*runtimeapi.PodSandboxStatusResponse](t)(n.PodSandboxStatus(t.Context(), podID, true))
+		return s.Status.State == runtimeapi.PodSandboxState_SANDBOX_READY && strings.Contains(s.Info["info"], "was replaced")
+	})
+	if err := n.RemovePodSandbox(t.Context(), podID); err != nil {
+		t.Error(err)
+	}
+	n.empty()
+}
+
+func TestAPodWithASharedPIDNamespaceIsNotReadyWithoutItsPauseAndSaysWhy(t *testing.T) {
+	n := newNode(t)
+	req := sandboxRequest("a")
+	req.Config.Linux.SecurityContext.NamespaceOptions.Pid = runtimeapi.NamespaceMode_POD
+	podID := must[string](t)(n.RunPodSandbox(t.Context(), req))
 	n.runtime.end(Exit{ID: podID, Code: 137, Signal: syscall.SIGKILL})
 	s := must[*runtimeapi.PodSandboxStatusResponse](t)(n.PodSandboxStatus(t.Context(), podID, true))
 	if s.Status.State != runtimeapi.PodSandboxState_SANDBOX_NOTREADY || !strings.Contains(s.Info["info"], "signal 9") {

@@ -36,6 +36,11 @@ func (m *Manager) Recover(ctx context.Context) error {
 		m.adopt(s, running)
 	}
 	m.placeAll() // settling waits for exits
+	for id, h := range running {
+		if p, err := m.anyPod(id); err == nil && h.Exit != nil {
+			m.pauseEnded(p, *h.Exit)
+		}
+	}
 	for _, s := range stored {
 		p, err := m.anyPod(s.Pod.ID)
 		if err != nil {
@@ -125,7 +130,7 @@ func (m *Manager) checkPause(ctx context.Context, p *Pod, running map[string]Run
 	}
 	unknown, err := m.unknown(ctx, p.id, running)
 	if unknown {
-		m.pauseEnded(p, Exit{ID: p.id, Code: unknownExit, Finished: time.Now()})
+		m.pauseGone(p)
 	}
 	return err
 }
@@ -269,7 +274,7 @@ func (m *Manager) settle(ctx context.Context, p *Pod) error {
 		p.visible = false
 		p.mu.Unlock()
 		return m.finishRemoval(ctx, p)
-	case r.State == Ready && p.pauseGone == nil:
+	case r.State == Ready && p.withoutPause():
 		if !r.Claimed { // and nobody will
 			return m.remove(ctx, p)
 		}

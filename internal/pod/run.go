@@ -171,7 +171,7 @@ func (m *Manager) run(ctx context.Context, p *Pod, wanted func() bool) (err erro
 		}},
 		{"pause", func() error {
 			u.Push("pause", func(ctx context.Context) error { return m.endPause(ctx, p) })
-			return m.startPause(ctx, p, &r, group)
+			return m.startPause(ctx, p, &r, group, false)
 		}},
 		{"network", func() error {
 			if !r.Attached {
@@ -230,8 +230,8 @@ func (m *Manager) unwind(ctx context.Context, p *Pod, u *undo.Stack, cause error
 	return fmt.Errorf("%w (and %v)", cause, left)
 }
 
-// startPause launches the pod's first process and registers for its end before it can happen.
-func (m *Manager) startPause(ctx context.Context, p *Pod, r *PodRecord, group *cgroup.Group) error {
+// startPause launches the pod's first process, or another in its place, and registers for its end before it can happen.
+func (m *Manager) startPause(ctx context.Context, p *Pod, r *PodRecord, group *cgroup.Group, again bool) error {
 	gone := make(chan struct{})
 	p.mu.Lock()
 	p.pauseGone = gone
@@ -241,7 +241,7 @@ func (m *Manager) startPause(ctx context.Context, p *Pod, r *PodRecord, group *c
 		return err
 	}
 	proc, err := m.Runtime.StartSandbox(ctx, &SandboxStart{
-		ID: p.id, Config: r.Config.M, Hostname: podHostname(r.Config.M), Cgroup: group, Labels: labels,
+		ID: p.id, Config: r.Config.M, Hostname: podHostname(r.Config.M), Cgroup: group, Labels: labels, Again: again,
 	})
 	if err != nil {
 		p.mu.Lock()

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"bufio"
+	"encoding/json"
 	"fmt"
 	"net"
 	"os"
@@ -14,6 +15,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"fermata/internal/keeper/client"
+	"fermata/internal/testkit/cri"
 )
 
 // keeper is the PID of the node's keeper; 0 without one.
@@ -288,4 +290,130 @@ func alive(t *testing.T, id string) bool {
 		}
 	}
 	return false
+}
+
+// pausePID is the PID of a pod's pause, from its verbose status, and what that says of the last one.
+func (p *podOf) pause(t *testing.T) (pid int, state runtimeapi.PodSandboxState, message string) {
+	t.Helper()
+	status, err := p.n.CRI.PodSandboxStatus(t.Context(), &runtimeapi.PodSandboxStatusRequest{PodSandboxId: p.id, Verbose: true})
+	check(t, err)
+	var info struct {
+		PID     int    `json:"pid"`
+		Message string `json:"message"`
+	}
+	check(t, json.Unmarshal([]byte(status.GetInfo()["info"]), &info))
+	return info.PID, status.GetStatus().GetState(), info.Message
+}
+
+// A pod does not end with its pause: another is put into its namespaces, and nothing that runs there notices.
+func TestAKilledPauseIsReplaced(t *testing.T) {
+	n := start(t)
+	l := startLoad(t, n, 2)
+	p := l.pods[0]
+	before, err := n.CRI.PodSandboxStatus(t.Context(), &runtimeapi.PodSandboxStatusRequest{PodSandboxId: p.id})
+	check(t, err)
+	var took []time.Duration
+	for range 3 {
+		old, _, _ := p.pause(t)
+		began := time.Now()
+		check(t, syscall.Kill(old, syscall.SIGKILL))
+		eventually(t, "another pause is there", func() (bool, string) {
+			now, state, message := p.pause(t)
+			if state != runtimeapi.PodSandboxState_SANDBOX_READY {
+				t.Fatalf("the pod is %v: %s", state, message)
+			}
+			return now != old && strings.Contains(message, "killed by signal 9"), fmt.Sprint(now, " ", message)
+		})
+		took = append(took, time.Since(began))
+		l.checkRunning(t, true)
+	}
+	t.Logf("pause killed to its follower seen: %v", took)
+	after, err := n.CRI.PodSandboxStatus(t.Context(), &runtimeapi.PodSandboxStatusRequest{PodSandboxId: p.id})
+	check(t, err)
+	if a, b := before.GetStatus().GetNetwork().GetIp(), after.GetStatus().GetNetwork().GetIp(); a != b {
+		t.Errorf("the pod's address was %s and is %s", a, b)
+	}
+	for id, pid := range l.pids {
+		if now := l.pid(t, id); now != pid {
+			t.Errorf("%s was %s and is %s", id, pid, now)
+		}
+	}
+	// A container that comes later is in the same namespaces.
+	late := p.run(t, shell("late", "cat /proc/1/comm; sleep 1000"))
+	out, err := n.CRI.Exec(t.Context(), late, "sh", "-c", "for k in net uts ipc; do readlink /proc/1/ns/$k; done; hostname; df /dev/shm | tail -n 1")
+	check(t, err)
+	same, err := n.CRI.Exec(t.Context(), l.writers[0], "sh", "-c", "for k in net uts ipc; do readlink /proc/1/ns/$k; done; hostname; df /dev/shm | tail -n 1")
+	check(t, err)
+	if out != same {
+		t.Errorf("a later container is in %q, an earlier one in %q", out, same)
+	}
+	l.checkEnd(t, true)
+
+	// It died while no daemon ran: the next one puts another in its place.
+	q := l.pods[1]
+	old, _, _ := q.pause(t)
+	check(t, n.Kill())
+	check(t, syscall.Kill(old, syscall.SIGKILL))
+	check(t, n.Restart(t.Context()))
+	eventually(t, "another pause is there", func() (bool, string) {
+		now, state, message := q.pause(t)
+		return now != old && state == runtimeapi.PodSandboxState_SANDBOX_READY, fmt.Sprint(now, " ", state, " ", message)
+	})
+}
+
+// The kernel ends all processes of a PID namespace with its first one: a pod that shares one is not ready, and says why.
+func TestAPodThatSharesItsPIDNamespaceEndsWithItsPause(t *testing.T) {
+	n := start(t)
+	name := "shares"
+	config := cri.PodConfig(name, filepath.Join(n.Dir, "logs", name))
+	config.Linux = &runtimeapi.LinuxPodSandboxConfig{SecurityContext: &runtimeapi.LinuxSandboxSecurityContext{
+		NamespaceOptions: &runtimeapi.NamespaceOption{Pid: runtimeapi.NamespaceMode_POD},
+	}}
+	id, err := n.CRI.RunPod(t.Context(), config)
+	check(t, err)
+	p := &podOf{n: n, id: id, config: config, logs: filepath.Join(n.Dir, "logs", name)}
+	ctr := shell("main", "sleep 1000")
+	ctr.Linux = &runtimeapi.LinuxContainerConfig{SecurityContext: &runtimeapi.LinuxContainerSecurityContext{NamespaceOptions: config.Linux.SecurityContext.NamespaceOptions}}
+	main := p.run(t, ctr)
+	pid, _, _ := p.pause(t)
+	check(t, syscall.Kill(pid, syscall.SIGKILL))
+	status, err := n.CRI.WaitExited(t.Context(), main)
+	check(t, err)
+	if status.GetExitCode() != 137 {
+		t.Errorf("the container ended with %d: %s", status.GetExitCode(), status.GetMessage())
+	}
+	eventually(t, "the pod is not ready and says why", func() (bool, string) {
+		_, state, message := p.pause(t)
+		return state == runtimeapi.PodSandboxState_SANDBOX_NOTREADY && strings.Contains(message, "signal 9") && strings.Contains(message, "PID namespace"), fmt.Sprint(state, " ", message)
+	})
+}
+
+func TestAKilledPauseOfAUserNamespaceIsReplaced(t *testing.T) {
+	n := start(t)
+	p := mappedPod(t, n, "mapped")
+	first := p.run(t, p.mappedShell("first", "sleep 1000"))
+	look := []string{"sh", "-c", "for k in user net ipc; do readlink /proc/1/ns/$k; done; id -u; cat /proc/1/uid_map"}
+	before, err := n.CRI.Exec(t.Context(), first, look...)
+	check(t, err)
+	old, _, _ := p.pause(t)
+	check(t, syscall.Kill(old, syscall.SIGKILL))
+	eventually(t, "another pause is there", func() (bool, string) {
+		now, state, message := p.pause(t)
+		if state != runtimeapi.PodSandboxState_SANDBOX_READY {
+			t.Fatalf("the pod is %v: %s", state, message)
+		}
+		return now != old, message
+	})
+	now, _, _ := p.pause(t)
+	ns, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/user", now))
+	check(t, err)
+	if !strings.Contains(before, ns) {
+		t.Errorf("pause is in %s, containers in %q", ns, before)
+	}
+	second := p.run(t, p.mappedShell("second", "sleep 1000"))
+	for _, id := range []string{first, second} {
+		if got, err := n.CRI.Exec(t.Context(), id, look...); err != nil || got != before {
+			t.Errorf("a container is in %q, %v; before it was %q", got, err, before)
+		}
+	}
 }

@@ -40,7 +40,10 @@ func (a *assembly) sandbox(s *engine.Sandbox) error {
 	if err := a.oomScoreAdj(s.OOMScoreAdj); err != nil {
 		return err
 	}
-	if s.Users != nil {
+	switch {
+	case s.Held != nil:
+		return a.sandboxAgain(s)
+	case s.Users != nil:
 		return a.mappedSandbox(s)
 	}
 	a.plan.CloneFlags |= podNamespaces(s)

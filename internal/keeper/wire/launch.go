@@ -20,6 +20,7 @@ const (
 	launchGID
 	launchLog
 	launchRole // one for each descriptor, in order
+	launchAgain
 )
 
 const (
@@ -47,6 +48,7 @@ func (l *Launch) Encode() []byte {
 	for _, p := range l.FDs {
 		f.number(launchRole, uint64(p.Role))
 	}
+	f.flag(launchAgain, l.Again)
 	return f
 }
 
@@ -78,6 +80,8 @@ func DecodeLaunch(b []byte, fds []*linux.FD) (*Launch, error) {
 			var r Role
 			err = integer(v, &r)
 			roles = append(roles, r)
+		case launchAgain:
+			err = v.flag(&l.Again)
 		}
 		return err
 	})
@@ -152,6 +156,9 @@ func (l *Launch) check() error {
 			return fmt.Errorf("two descriptors as %v", p.Role)
 		}
 		seen[p.Role] = true
+	}
+	if l.Again && l.Kind != Pause {
+		return fmt.Errorf("a %v cannot be launched again", l.Kind)
 	}
 	if !seen[Stage] || !seen[Program] {
 		return errors.New("no stage or no program")

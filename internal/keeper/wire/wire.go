@@ -140,7 +140,10 @@ type Launch struct {
 	StdioUID, StdioGID uint32
 	// Log is where the FIFOs' or the console's output is logged; nil discards it.
 	Log *Log
-	FDs []PassedFD
+	// Again says that a pause of this ID has ended and that this one takes its place: the ID is in use and is forgotten, and until the launch is through the keeper holds
+	// the namespaces of the one before. If the launch fails all is as it was.
+	Again bool
+	FDs   []PassedFD
 }
 
 // Launched is a process that runs its program's last step: the container's command, or pause.
