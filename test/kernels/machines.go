@@ -28,7 +28,7 @@ type machine struct {
 var machines = []machine{
 	{name: "plain", run: usual + "|KilledDaemonLoses|ManyPods|AppArmor|SecurityModule", extras: []func(context.Context, string) error{writeLibc, writeAppArmor}},
 	// Its disk is ext4: the others' tmpfs cannot be mounted for a user namespace before Linux 6.3.
-	{name: "systemd", run: usual + "|KilledDaemonLoses|ManyPods|UserNamespace", disk: true},
+	{name: "systemd", run: usual + "|KilledDaemonLoses|ManyPods|TestAPodWithAUserNamespace|UserNamespacesThat", disk: true},
 	{name: "selinux", options: "security=selinux selinux=1", run: usual + "|AtATerminal|AnImageIs|SecurityContextSays|SELinux|SecurityModule", extras: []func(context.Context, string) error{writeSELinux}},
 	// No test of many pods: with one processor each of a dozen hierarchies makes a process wait for its turn to move.
 	{name: "v1", options: "apparmor=0 e2e.cgroups=v1", run: usual + "|KilledDaemonLoses|AtATerminal|TimedOutProbe|SecurityContextSays"},
