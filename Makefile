@@ -74,8 +74,12 @@ hostile: build tools ## a hundred thousand bad requests, of which e2e makes some
 	$(GO) test -count=1 -timeout 60m -run TestBadRequests ./test/e2e -args -requests 100000 $(if $(SEED),-seed $(SEED))
 
 .PHONY: critest
-critest: build tools ## Kubernetes' CRI conformance suite (root)
-	$(GO) run ./test/critest
+critest: build tools ## Kubernetes' CRI conformance suite, and its streaming once more over WebSocket (root)
+	$(GO) run ./test/critest -websocket
+
+.PHONY: critest-random
+critest-random: build tools ## critest three times in a row on one daemon, each in a random order, two specs at once (root)
+	$(GO) run ./test/critest -random 3 -parallel 2
 
 .PHONY: demo
 demo: build ## `make run` twice and `make stop`, in a directory of their own (root)

@@ -254,22 +254,38 @@ func (m *Manager) killExecGroup(ctx context.Context, c *Container, r *ContainerR
 	return killSession(group.Processes, proc)
 }
 
-// killSession kills those of a cgroup's processes that are in the exec's session or descend from it.
+// killSession kills those of a cgroup's processes that are in the exec's session or descend from it. It looks again until it has found nobody new
+// twice: a shell may start another command between the look and its own end, and a child that is being born is not in the list yet.
 func killSession(list func() ([]int, error), proc *Process) error {
-	pids, err := list()
-	if err != nil {
-		return err
-	}
-	for _, pid := range linux.SessionMembers(pids, proc.PID) {
-		fd, err := linux.OpenPidfd(pid)
+	killed := map[int]bool{}
+	for quiet := 0; quiet < 2; {
+		pids, err := list()
 		if err != nil {
-			continue // ended meanwhile
-		}
-		err = fd.Signal(syscall.SIGKILL)
-		fd.Close()
-		if err != nil && !linux.IsGone(err) {
 			return err
 		}
+		quiet++
+		for _, pid := range linux.SessionMembers(pids, proc.PID) {
+			if killed[pid] {
+				continue
+			}
+			killed[pid], quiet = true, 0
+			if err := killPID(pid); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// killPID kills a process that may have ended.
+func killPID(pid int) error {
+	fd, err := linux.OpenPidfd(pid)
+	if err != nil {
+		return nil //nolint:nilerr // ended meanwhile
+	}
+	defer fd.Close()
+	if err := fd.Signal(syscall.SIGKILL); err != nil && !linux.IsGone(err) {
+		return err
 	}
 	return nil
 }

@@ -21,8 +21,7 @@ func (s *Server) exec(c *session, request any) bool {
 	}
 	o := &remotecommand.Options{Stdin: req.GetStdin(), Stdout: req.GetStdout(), Stderr: req.GetStderr(), TTY: req.GetTty()}
 	do := &command{c, o, req.GetContainerId(), req.GetCmd()}
-	if wsstream.IsWebSocketRequestWithStreamCloseProtocol(c.request) {
-		c.webSocket(do, do.exec)
+	if c.ours(do, do.exec) {
 		return true
 	}
 	remotecommand.ServeExec(c, c.request, do, "", "", do.id, do.cmd, o, idleTimeout, creationTimeout, remotecommand.SupportedStreamingProtocols)
@@ -37,11 +36,23 @@ func (s *Server) attach(c *session, request any) bool {
 	}
 	o := &remotecommand.Options{Stdin: req.GetStdin(), Stdout: req.GetStdout(), Stderr: req.GetStderr(), TTY: req.GetTty()}
 	do := &command{c, o, req.GetContainerId(), nil}
-	if wsstream.IsWebSocketRequestWithStreamCloseProtocol(c.request) {
-		c.webSocket(do, do.attach)
+	if c.ours(do, do.attach) {
 		return true
 	}
 	remotecommand.ServeAttach(c, c.request, do, "", "", do.id, o, idleTimeout, creationTimeout, remotecommand.SupportedStreamingProtocols)
+	return true
+}
+
+// ours holds a session in a protocol that is spoken here: all but the elder ones over WebSocket.
+func (c *session) ours(d *command, do func(*pod.Streams) error) bool {
+	switch {
+	case wsstream.IsWebSocketRequestWithStreamCloseProtocol(c.request):
+		c.webSocket(d, do)
+	case !wsstream.IsWebSocketRequest(c.request):
+		c.spdy(d, do)
+	default:
+		return false
+	}
 	return true
 }
 

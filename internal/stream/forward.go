@@ -3,6 +3,7 @@ package stream
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -12,6 +13,7 @@ import (
 	"golang.org/x/net/websocket"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/cri-streaming/pkg/streaming/portforward"
+	"k8s.io/streaming/pkg/httpstream"
 	"k8s.io/streaming/pkg/httpstream/spdy"
 	"k8s.io/streaming/pkg/httpstream/wsstream"
 )
@@ -51,7 +53,12 @@ func (f *forward) PortForward(_ context.Context, _, _ string, port int32, stream
 		return fmt.Errorf("forward to port %d: the server is ending", port)
 	}
 	defer f.c.server.work.Done()
-	return f.c.server.runtime.PortForward(f.c.ctx, f.id, uint16(port), stream)
+	err := f.c.server.runtime.PortForward(f.c.ctx, f.id, uint16(port), stream)
+	if s, ok := stream.(httpstream.Stream); ok && f.c.ctx.Err() != nil {
+		// The client has left. What it has sent and nobody reads would hold its connection's goroutines for ever if the library has forgotten the stream.
+		return errors.Join(err, s.Reset())
+	}
+	return err
 }
 
 // tunnel holds a port-forward session of SPDY within one WebSocket (KEP-4006): the messages are the bytes of a SPDY connection.

@@ -2,7 +2,7 @@
 //
 // A call of the CRI gives an address with a token that is good for one session, soon; the kubelet (or crictl) takes it and speaks one of these:
 //
-//	exec, attach   SPDY         v4.channel.k8s.io and its elders         k8s.io/cri-streaming
+//	exec, attach   SPDY         v4.channel.k8s.io and its elders         here: see spdy.go
 //	               WebSocket    v4.channel.k8s.io and its elders         k8s.io/cri-streaming
 //	               WebSocket    v5.channel.k8s.io (a half close)         here: cri-streaming does not know it
 //	port-forward   SPDY         portforward.k8s.io                       k8s.io/cri-streaming

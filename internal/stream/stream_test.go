@@ -12,8 +12,8 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"runtime"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -268,9 +268,10 @@ func TestATokenIsGoodOnceAndForItsOwnKindOfSession(t *testing.T) {
 // A command that reads no input must not hide that its client is gone, nor one whose output nobody takes. Nothing of any session may stay (leak.Main).
 func TestClientsThatLeaveEndTheirSessions(t *testing.T) {
 	const each = 100
-	var running sync.WaitGroup
+	begun, ended := make(chan bool, 1), make(chan bool, 1)
 	deaf := func(ctx context.Context, _ *pod.Streams) (int, error) {
-		defer running.Done()
+		begun <- true
+		defer func() { ended <- true }()
 		<-ctx.Done()
 		return 0, ctx.Err()
 	}
@@ -329,11 +330,57 @@ func TestClientsThatLeaveEndTheirSessions(t *testing.T) {
 	for name, begin := range sessions {
 		t.Run(name, func(t *testing.T) {
 			for range each {
-				running.Add(1)
-				begin(t).Close()
-				running.Wait()
+				c := begin(t)
+				<-begun // a session that was left before may never begin
+				c.Close()
+				<-ended
 			}
 		})
+	}
+}
+
+// Streams that are not of the session, or are opened twice, are refused; the others go on, and nothing is left of it when the client has left: leak
+// checks that.
+func TestStreamsThatNobodyAskedForAreRefused(t *testing.T) {
+	s := serve(t, &fake{exec: cat})
+	for range 20 {
+		address, err := s.Exec(execRequest(false))
+		check(t, err)
+		c := dialSPDY(t, address, "v4.channel.k8s.io")
+		open := map[string]httpstream.Stream{}
+		for _, kind := range []string{"error", "error", "resize", "stdin", "nonsense", "stdout", "stdin", "stdout", "stderr", "stderr", ""} {
+			stream, err := c.CreateStream(http.Header{"streamType": {kind}})
+			if err != nil {
+				continue // refused
+			}
+			if open[kind] == nil {
+				open[kind] = stream
+			}
+		}
+		_, err = io.WriteString(open["stdin"], "still here")
+		check(t, err)
+		check(t, open["stdin"].Close())
+		go io.Copy(io.Discard, open["error"]) // unread it would be in the others' way
+		go io.Copy(io.Discard, open["stderr"])
+		if b, err := io.ReadAll(open["stdout"]); err != nil || string(b) != "still here" {
+			t.Errorf("stdout %q (%v)", b, err)
+		}
+		c.Close() // the server may have done so before
+	}
+}
+
+func TestAClientThatLeavesBeforeItsStreamsAreOpenIsGoneAtOnce(t *testing.T) {
+	s := serve(t, &fake{exec: cat})
+	address, err := s.Exec(execRequest(false))
+	check(t, err)
+	c := dialSPDY(t, address, "v4.channel.k8s.io")
+	channel(t, c, "error")
+	check(t, c.Close())
+	stacks := make([]byte, 1<<20)
+	for deadline := time.Now().Add(10 * time.Second); strings.Contains(string(stacks[:runtime.Stack(stacks, true)]), ").collect("); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) { // the library waits for thirty seconds
+			t.Fatal("its session goes on")
+		}
 	}
 }
 

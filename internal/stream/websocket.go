@@ -86,15 +86,26 @@ func status(err error) []byte {
 	switch {
 	case errors.As(err, &exited):
 		s.Status, s.Reason = "Failure", remotecommand.NonZeroExitCodeReason
-		s.Message = fmt.Sprintf("command terminated with non-zero exit code: %v", exited)
 		s.Details = &details{[]cause{{remotecommand.ExitCodeCauseType, strconv.Itoa(int(exited))}}}
 	case err != nil:
 		s.Status, s.Reason, s.Code = "Failure", "InternalError", http.StatusInternalServerError
-		s.Message = fmt.Sprintf("Internal error occurred: %v", err)
 	}
+	s.Message = message(err)
 	b, err := json.Marshal(s)
 	if err != nil {
 		return nil // strings and a number: cannot be
 	}
 	return b
+}
+
+// message is how a session ended, for people; "" is success.
+func message(err error) string {
+	var exited exitCode
+	switch {
+	case err == nil:
+		return ""
+	case errors.As(err, &exited):
+		return fmt.Sprintf("command terminated with non-zero exit code: %v", exited)
+	}
+	return fmt.Sprintf("Internal error occurred: %v", err)
 }

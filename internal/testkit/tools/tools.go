@@ -22,6 +22,7 @@ const (
 	criTools   = "sigs.k8s.io/cri-tools@v1.36.0"
 	containerd = "github.com/containerd/containerd/v2@v2.4.2"
 	plugins    = "github.com/containernetworking/plugins@v1.9.1"
+	ginkgo     = "github.com/onsi/ginkgo/v2@v2.28.1" // cri-tools' version, with which critest runs its parts in parallel
 )
 
 // Cache returns the directory below which everything built or fetched is kept, making it when absent: $XDG_CACHE_HOME/fermata or
@@ -60,6 +61,9 @@ func Critest(ctx context.Context, key string, contents map[string][]byte) (strin
 		return run(ctx, source, "go", "test", "-c", "-trimpath", "-o", out, "./cmd/critest")
 	})
 }
+
+// Ginkgo returns the path of ginkgo, which critest looks for in $PATH when it is to run in parallel.
+func Ginkgo(ctx context.Context) (string, error) { return build(ctx, ginkgo, "ginkgo") }
 
 // CriToolsFile returns the path of a source file of cri-tools.
 func CriToolsFile(ctx context.Context, name string) (string, error) {
