@@ -99,14 +99,14 @@ func (e *Explainer) process(name string, boot time.Time, owners *owners, buf []b
 	return p
 }
 
-// namespacesAt reads those of a process by its directory.
+// namespacesAt reads those of a process by its directory; none of one that has ended or is hidden.
 func namespacesAt(dir string) map[string]uint64 {
 	all := make(map[string]uint64, len(Kinds))
-	for _, kind := range Kinds {
-		if inode, err := namespaceAt(dir + "/ns/" + kind); err == nil {
+	_ = linux.LinksAt(dir+"/ns", Kinds, func(kind string, link []byte) {
+		if _, inode, ok := parseNamespace(string(link)); ok {
 			all[kind] = inode
 		}
-	}
+	})
 	return all
 }
 
@@ -171,19 +171,6 @@ func (e *Explainer) bootTime() (time.Time, error) {
 		return time.Time{}, fmt.Errorf("find when the machine was started: %w", err)
 	}
 	return time.Unix(seconds, 0), nil
-}
-
-// namespaceAt reads a link of /proc/PID/ns, as "net:[4026531840]".
-func namespaceAt(path string) (uint64, error) {
-	link, err := os.Readlink(path)
-	if err != nil {
-		return 0, err
-	}
-	_, inode, ok := parseNamespace(link)
-	if !ok {
-		return 0, errs.New(errs.Internal, "read %s: %q is no namespace", path, link)
-	}
-	return inode, nil
 }
 
 // parseNamespace takes "net:[4026531840]" apart.

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"fermata/internal/errs"
+	"fermata/internal/linux"
 )
 
 // Namespace is one and who keeps it.
@@ -176,10 +177,8 @@ func compareNamespaces(a, b *Namespace) int {
 func (e *Explainer) hostNamespaces() map[uint64]bool {
 	all := map[uint64]bool{}
 	for _, process := range []string{"1", "self"} {
-		for _, kind := range Kinds {
-			if inode, err := namespaceAt(filepath.Join(e.Proc, process, "ns", kind)); err == nil {
-				all[inode] = true
-			}
+		for _, inode := range namespacesAt(filepath.Join(e.Proc, process)) {
+			all[inode] = true
 		}
 	}
 	return all
@@ -203,19 +202,8 @@ func (e *Explainer) hold(all map[uint64]*Namespace, asked uint64) error {
 	if err != nil {
 		return err
 	}
-	dir := filepath.Join(e.Proc, strconv.Itoa(keeper), "fd")
-	fds, err := os.ReadDir(dir)
-	if err != nil && !gone(err) { // one that has just ended holds nothing
+	if err := e.descriptors(keeper, func(fd int, link string) { add(link, Holder{What: ByKeeper, PID: keeper, FD: fd}) }); err != nil {
 		return fmt.Errorf("look at the keeper's descriptors: %w", err)
-	}
-	for _, fd := range fds {
-		number, err := strconv.Atoi(fd.Name())
-		if err != nil {
-			continue
-		}
-		if link, err := os.Readlink(filepath.Join(dir, fd.Name())); err == nil {
-			add(link, Holder{What: ByKeeper, PID: keeper, FD: number})
-		}
 	}
 	mounts, err := os.ReadFile(filepath.Join(e.Proc, "1", "mountinfo"))
 	if err != nil { // not ours to look at: the daemon's own mounts are mostly the same
@@ -230,4 +218,26 @@ func (e *Explainer) hold(all map[uint64]*Namespace, asked uint64) error {
 		}
 	}
 	return nil
+}
+
+// descriptors tells what a process's are; of one that has ended there are none.
+func (e *Explainer) descriptors(pid int, tell func(fd int, link string)) error {
+	dir := filepath.Join(e.Proc, strconv.Itoa(pid), "fd")
+	f, err := os.Open(dir)
+	if gone(err) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	names, err := f.Readdirnames(-1)
+	if err != nil {
+		return err
+	}
+	return linux.LinksAt(dir, names, func(name string, link []byte) {
+		if fd, err := strconv.Atoi(name); err == nil {
+			tell(fd, string(link))
+		}
+	})
 }

@@ -20,3 +20,24 @@ func ReadOnce(path string, buf []byte) (n int, err error) {
 	}
 	return n, nil
 }
+
+// LinksAt reads symbolic links in a directory, as those of proc(5) are read that name namespaces and open files: by one lookup of the directory. What
+// cannot be read, or is longer than such names are, is left out; target is good until tell returns.
+func LinksAt(dir string, names []string, tell func(name string, target []byte)) error {
+	fd := -1
+	err := retry(func() (err error) {
+		fd, err = unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("open %s: %w", dir, err)
+	}
+	defer unix.Close(fd)
+	buf := make([]byte, 64)
+	for _, name := range names {
+		if n, err := unix.Readlinkat(fd, name, buf); err == nil && n < len(buf) {
+			tell(name, buf[:n])
+		}
+	}
+	return nil
+}
