@@ -5,9 +5,9 @@
 //	          ├── veth ── node "a" 198.18.N.2: kubelet, fermata, pods of a /24 and a /64 that the controller manager gave it
 //	          └── veth ── node "b" 198.18.N.3: the same; routes to each other node's
 //
-// The cluster is dual-stack, IPv4 first. Everything listens on the bridge's address, which no other machine reaches. The host gets one bridge with its veths and each node's cgroup, which
-// Stop takes away; see package kubelet for what a kubelet changes and Stop puts back.
-// There is no kube-proxy and no cluster DNS: what fermata does is the same without them.
+// The cluster is dual-stack, IPv4 first. Everything listens on the bridge's address, which no other machine reaches. The host gets one bridge with its
+// veths and each node's cgroup, which Stop takes away; see package kubelet for what a kubelet changes and Stop puts back. There is no
+// kube-proxy and no cluster DNS: what fermata does is the same without them.
 //
 // What belongs elsewhere: starting fermata (package node) and kubelets (package kubelet), building the programs (package tools), the images (package images).
 package cluster
@@ -149,7 +149,7 @@ func (c *Cluster) Stop(ctx context.Context) error {
 		failed = append(failed, n.stop(ctx))
 	}
 	for _, p := range slices.Backward(c.control) {
-		failed = append(failed, p.end())
+		p.end()
 	}
 	if c.registry != nil {
 		failed = append(failed, c.registry.Close())

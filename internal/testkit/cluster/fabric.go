@@ -92,5 +92,10 @@ func (f *fabric) plug(ctx context.Context, pid int, name string, addresses []net
 	return nil
 }
 
-// remove takes the bridge away. The veths went with the namespaces that hold their other ends.
+// unplug takes a node's link away: of itself it would go some time after the namespace that holds its other end. None is fine.
+func (f *fabric) unplug(ctx context.Context, name string) {
+	run(ctx, "ip", "link", "delete", f.bridge+name)
+}
+
+// remove takes the bridge away.
 func (f *fabric) remove(ctx context.Context) error { return run(ctx, "ip", "link", "delete", f.bridge) }

@@ -144,9 +144,9 @@ func (n *Node) stop(ctx context.Context) error {
 	if n.Runtime != nil {
 		failed = append(failed, n.Runtime.Stop(ctx))
 	}
+	n.cluster.fabric.unplug(ctx, n.Name)
 	if n.holder != nil {
-		n.holder.cmd.Process.Kill() // a sleep has nothing to put in order
-		<-n.holder.ended
+		n.holder.end()
 	}
 	if n.Kubelet != nil {
 		failed = append(failed, n.Kubelet.Remove())
