@@ -40,7 +40,7 @@ func commands() []*command {
 	return []*command{
 		&daemonCommand, &runPod,
 		&podsCommand, &psCommand, &logsCommand, &execCommand, &attachCommand, &portForwardCommand, &stopCommand, &rmCommand, &waitCommand,
-		&inspectCommand, &treeCommand, &nsCommand, &enterCommand, &diffCommand, &portCommand, &eventsCommand,
+		&whyCommand, &timelineCommand, &inspectCommand, &treeCommand, &nsCommand, &enterCommand, &diffCommand, &portCommand, &eventsCommand,
 		&imagesCommand, &pullCommand, &loadCommand, &saveCommand, &rmiCommand, &historyCommand,
 		&infoCommand, &doctorCommand, &debtsCommand, &versionCommand, &configCommand,
 	}

@@ -251,7 +251,7 @@ func (p *parts) serve(ctx context.Context) error {
 	cri.Register(server, p.pods, p.images, p.node, p.streams)
 	own := service.Register(server, service.Options{
 		Version: Version, Config: p.cfg, Images: p.images, Pods: p.pods, Checks: p.checks(), Debts: p.network, Notes: p.notes,
-		Explain: &explain.Explainer{Pods: p.pods, Keeper: p.keeper.pid, Proc: "/proc"},
+		Explain: &explain.Explainer{Pods: p.pods, Keeper: p.keeper.pid, Proc: "/proc", Stories: p.pods, Pulls: p.images, Working: p.network.Working},
 	})
 	defer p.serveCadvisor()()
 	failed := make(chan error, 1)

@@ -29,6 +29,8 @@ const progressEvery = 250 * time.Millisecond
 
 // flight is one pull under way, and those who wait for it.
 type flight struct {
+	ref     string
+	began   time.Time
 	waiters int // mu of the store
 	cancel  context.CancelCauseFunc
 	done    chan struct{}
@@ -96,7 +98,7 @@ func (s *Store) join(ref reference.Reference, c *Credentials) (*flight, string, 
 	f := s.pulls[key]
 	if f == nil {
 		ctx, cancel := context.WithCancelCause(s.life)
-		f = &flight{cancel: cancel, done: make(chan struct{})}
+		f = &flight{ref: ref.String(), began: time.Now(), cancel: cancel, done: make(chan struct{})}
 		s.pulls[key] = f
 		s.background.Go(func() {
 			var id string
@@ -106,6 +108,7 @@ func (s *Store) join(ref reference.Reference, c *Credentials) (*flight, string, 
 				delete(s.pulls, key)
 			}
 			f.id, f.err = id, pullError(ref, err)
+			s.rememberPull(f)
 			s.mu.Unlock()
 			cancel(nil)
 			close(f.done)
@@ -139,9 +142,18 @@ func pullError(ref reference.Reference, err error) error {
 	case err == nil:
 		return nil
 	case errors.Is(err, ErrRegistryUnavailable):
-		return errs.New(errs.Unavailable, "RegistryUnavailable: pull image %q: %w", ref, err)
+		return errs.Blame(errs.New(errs.Unavailable, "RegistryUnavailable: pull image %q: %w", ref, err), "registry", ref.Domain)
 	}
-	return fmt.Errorf("pull image %q: %w", ref, err)
+	told := fmt.Errorf("pull image %q: %w", ref, err)
+	switch errs.KindOf(err) {
+	case errs.PermissionDenied:
+		return errs.Blame(told, "credentials for", ref.Domain)
+	case errs.NotFound:
+		return errs.Blame(told, "image", ref.String())
+	case errs.Unavailable, errs.DeadlineExceeded:
+		return errs.Blame(told, "registry", ref.Domain)
+	}
+	return told
 }
 
 // fetch is a pull: what the registry has under the name, the layers that are missing, the record.

@@ -41,12 +41,13 @@ type Store struct {
 	// commit is held while records change on disk, so that mu is never held over I/O. It is taken before mu.
 	commit sync.Mutex
 
-	mu     sync.RWMutex
-	images map[string]*entry  // by id
-	layers map[string]*layer  // by key, complete ones
-	holds  map[string]string  // user → image id
-	pulls  map[string]*flight // by name and credentials
-	making map[string]*making // by layer key
+	mu       sync.RWMutex
+	images   map[string]*entry  // by id
+	layers   map[string]*layer  // by key, complete ones
+	holds    map[string]string  // user → image id
+	pulls    map[string]*flight // by name and credentials
+	attempts []Attempt          // that ended, oldest first
+	making   map[string]*making // by layer key
 }
 
 // entry is one image in memory.

@@ -13,6 +13,7 @@ import (
 	"errors"
 	"log/slog"
 	"strings"
+	"time"
 
 	"fermata/internal/linux"
 	"fermata/internal/network/builtin"
@@ -108,6 +109,12 @@ func (n *Network) Debts() []Debt { return n.plugins.Debts() }
 
 // PayDebts asks for all of it now, and returns why the rest remains.
 func (n *Network) PayDebts(ctx context.Context) error { return n.plugins.Pay(ctx) }
+
+// Working says what a network plugin does for a sandbox right now.
+func (n *Network) Working(sandboxID string) (plugin, verb string, since time.Time, at bool) {
+	w, at := n.plugins.Working(sandboxID)
+	return w.Plugin, w.Verb, w.Since, at
+}
 
 // Status says why pods could not be connected now; nil when they could.
 func (n *Network) Status(ctx context.Context) error {

@@ -338,6 +338,9 @@ func (m *Manager) dropContainer(c *Container) error {
 	}
 	m.execSpecs.drop(c.id)
 	c.pod.mu.Lock()
+	if c.pod.containers[c.id] == c { // else it never came to be one
+		c.pod.rememberContainer(c)
+	}
 	delete(c.pod.containers, c.id)
 	c.pod.mu.Unlock()
 	m.mu.Lock()

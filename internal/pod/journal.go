@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"fermata/internal/errs"
 	"fermata/internal/undo"
 )
 
@@ -18,6 +19,8 @@ type Stage struct {
 	// End is zero while the step is under way.
 	End   time.Time `json:"end,omitzero"`
 	Error string    `json:"error,omitempty"`
+	// Culprit is who is to blame for the error, as far as that is known: "CNI plugin bridge".
+	Culprit string `json:"culprit,omitempty"`
 }
 
 // step is one named step of a pipeline.
@@ -60,7 +63,7 @@ func (j *journal) one(pipeline string, s step) error {
 		if at := &j.stages[i]; at.Pipeline == pipeline && at.Name == s.name {
 			at.End = time.Now()
 			if err != nil {
-				at.Error = err.Error()
+				at.Error, at.Culprit = err.Error(), errs.CulpritOf(err).String()
 			}
 			break
 		}

@@ -65,6 +65,7 @@ type Manager struct {
 	levels sync.Mutex
 
 	flights   flights
+	history   history
 	execSpecs execSpecs
 	events    events
 
@@ -115,6 +116,8 @@ type Pod struct {
 	mu         sync.Mutex // guards all below, here and in every container of the pod; never held while waiting
 	record     PodRecord
 	containers map[string]*Container
+	// past are the last of its containers that are gone, for its story.
+	past []ContainerRecord
 	// pauseGone is closed when the pause process has ended and been folded in; nil when none runs.
 	pauseGone chan struct{}
 	// pauseEnded is the PID of the last one of which the end was told; renewing counts those whose place another is to take.

@@ -219,6 +219,7 @@ func (m *Manager) unwind(ctx context.Context, p *Pod, u *undo.Stack, cause error
 		left = m.dropPod(p)
 	}
 	if left == nil {
+		m.remember(p, cause)
 		return cause
 	}
 	m.notePod(p, func(r *PodRecord) bool {

@@ -31,7 +31,8 @@ func (m *Manager) seccompProfile(config *runtimeapi.ContainerConfig) (*specs.Lin
 		return nil, err
 	}
 	if choice.Kind == spec.Localhost {
-		return localhostProfile(choice.Ref, caps.Bounding)
+		p, err := localhostProfile(choice.Ref, caps.Bounding)
+		return p, errs.Blame(err, "seccomp profile", choice.Ref)
 	}
 	return seccomp.Default(caps.Bounding)
 }

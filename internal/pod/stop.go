@@ -136,6 +136,7 @@ func (m *Manager) remove(ctx context.Context, p *Pod) error {
 	if err != nil {
 		return fmt.Errorf("remove pod sandbox %s: %w", p.id, err)
 	}
+	m.remember(p, nil)
 	if visible {
 		m.tellNow(p, p.id, eventDeleted)
 	}

@@ -78,7 +78,7 @@ func (x Process_Role) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Process_Role.Descriptor instead.
 func (Process_Role) EnumDescriptor() ([]byte, []int) {
-	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{30, 0}
+	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{35, 0}
 }
 
 type Change_Kind int32
@@ -128,7 +128,7 @@ func (x Change_Kind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Change_Kind.Descriptor instead.
 func (Change_Kind) EnumDescriptor() ([]byte, []int) {
-	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{38, 0}
+	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{43, 0}
 }
 
 type VersionRequest struct {
@@ -355,6 +355,350 @@ func (x *DoctorResponse) GetNotes() []string {
 	return nil
 }
 
+type WhyRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// A pod (NAME, NAMESPACE/NAME or the beginning of its ID), a container (NAME, POD/NAME or the beginning of its ID), or an image's name.
+	Name          string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WhyRequest) Reset() {
+	*x = WhyRequest{}
+	mi := &file_fermata_v1_fermata_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WhyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WhyRequest) ProtoMessage() {}
+
+func (x *WhyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_fermata_v1_fermata_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WhyRequest.ProtoReflect.Descriptor instead.
+func (*WhyRequest) Descriptor() ([]byte, []int) {
+	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *WhyRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+type WhyResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What was asked about.
+	Object string `protobuf:"bytes,1,opt,name=object,proto3" json:"object,omitempty"`
+	// The answer in one sentence.
+	Headline string `protobuf:"bytes,2,opt,name=headline,proto3" json:"headline,omitempty"`
+	// The stage it is in or failed in, and who is to blame; empty where nothing is wrong.
+	Stage   string `protobuf:"bytes,3,opt,name=stage,proto3" json:"stage,omitempty"`
+	Culprit string `protobuf:"bytes,4,opt,name=culprit,proto3" json:"culprit,omitempty"`
+	// Whether something is not as it should be.
+	Wrong         bool     `protobuf:"varint,5,opt,name=wrong,proto3" json:"wrong,omitempty"`
+	Evidence      []string `protobuf:"bytes,6,rep,name=evidence,proto3" json:"evidence,omitempty"`
+	Advice        []string `protobuf:"bytes,7,rep,name=advice,proto3" json:"advice,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WhyResponse) Reset() {
+	*x = WhyResponse{}
+	mi := &file_fermata_v1_fermata_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WhyResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WhyResponse) ProtoMessage() {}
+
+func (x *WhyResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_fermata_v1_fermata_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WhyResponse.ProtoReflect.Descriptor instead.
+func (*WhyResponse) Descriptor() ([]byte, []int) {
+	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *WhyResponse) GetObject() string {
+	if x != nil {
+		return x.Object
+	}
+	return ""
+}
+
+func (x *WhyResponse) GetHeadline() string {
+	if x != nil {
+		return x.Headline
+	}
+	return ""
+}
+
+func (x *WhyResponse) GetStage() string {
+	if x != nil {
+		return x.Stage
+	}
+	return ""
+}
+
+func (x *WhyResponse) GetCulprit() string {
+	if x != nil {
+		return x.Culprit
+	}
+	return ""
+}
+
+func (x *WhyResponse) GetWrong() bool {
+	if x != nil {
+		return x.Wrong
+	}
+	return false
+}
+
+func (x *WhyResponse) GetEvidence() []string {
+	if x != nil {
+		return x.Evidence
+	}
+	return nil
+}
+
+func (x *WhyResponse) GetAdvice() []string {
+	if x != nil {
+		return x.Advice
+	}
+	return nil
+}
+
+type TimelineRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As in WhyRequest, of a pod.
+	Pod           string `protobuf:"bytes,1,opt,name=pod,proto3" json:"pod,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TimelineRequest) Reset() {
+	*x = TimelineRequest{}
+	mi := &file_fermata_v1_fermata_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TimelineRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TimelineRequest) ProtoMessage() {}
+
+func (x *TimelineRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_fermata_v1_fermata_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TimelineRequest.ProtoReflect.Descriptor instead.
+func (*TimelineRequest) Descriptor() ([]byte, []int) {
+	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *TimelineRequest) GetPod() string {
+	if x != nil {
+		return x.Pod
+	}
+	return ""
+}
+
+type TimelineResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// "pod default/web".
+	Pod   string `protobuf:"bytes,1,opt,name=pod,proto3" json:"pod,omitempty"`
+	PodId string `protobuf:"bytes,2,opt,name=pod_id,json=podId,proto3" json:"pod_id,omitempty"`
+	// In the order of their beginning.
+	Stages        []*Stage `protobuf:"bytes,3,rep,name=stages,proto3" json:"stages,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TimelineResponse) Reset() {
+	*x = TimelineResponse{}
+	mi := &file_fermata_v1_fermata_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TimelineResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TimelineResponse) ProtoMessage() {}
+
+func (x *TimelineResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_fermata_v1_fermata_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TimelineResponse.ProtoReflect.Descriptor instead.
+func (*TimelineResponse) Descriptor() ([]byte, []int) {
+	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *TimelineResponse) GetPod() string {
+	if x != nil {
+		return x.Pod
+	}
+	return ""
+}
+
+func (x *TimelineResponse) GetPodId() string {
+	if x != nil {
+		return x.PodId
+	}
+	return ""
+}
+
+func (x *TimelineResponse) GetStages() []*Stage {
+	if x != nil {
+		return x.Stages
+	}
+	return nil
+}
+
+// Stage is one named step of a pipeline, in Unix time in nanoseconds.
+type Stage struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The container's name, empty for the pod's own.
+	Container string `protobuf:"bytes,1,opt,name=container,proto3" json:"container,omitempty"`
+	// "run", "create", "start", "stop", "remove", "remove-container".
+	Pipeline string `protobuf:"bytes,2,opt,name=pipeline,proto3" json:"pipeline,omitempty"`
+	Name     string `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`
+	Start    int64  `protobuf:"varint,4,opt,name=start,proto3" json:"start,omitempty"`
+	// 0 while it is under way.
+	End           int64  `protobuf:"varint,5,opt,name=end,proto3" json:"end,omitempty"`
+	Error         string `protobuf:"bytes,6,opt,name=error,proto3" json:"error,omitempty"`
+	Culprit       string `protobuf:"bytes,7,opt,name=culprit,proto3" json:"culprit,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Stage) Reset() {
+	*x = Stage{}
+	mi := &file_fermata_v1_fermata_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Stage) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Stage) ProtoMessage() {}
+
+func (x *Stage) ProtoReflect() protoreflect.Message {
+	mi := &file_fermata_v1_fermata_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Stage.ProtoReflect.Descriptor instead.
+func (*Stage) Descriptor() ([]byte, []int) {
+	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *Stage) GetContainer() string {
+	if x != nil {
+		return x.Container
+	}
+	return ""
+}
+
+func (x *Stage) GetPipeline() string {
+	if x != nil {
+		return x.Pipeline
+	}
+	return ""
+}
+
+func (x *Stage) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Stage) GetStart() int64 {
+	if x != nil {
+		return x.Start
+	}
+	return 0
+}
+
+func (x *Stage) GetEnd() int64 {
+	if x != nil {
+		return x.End
+	}
+	return 0
+}
+
+func (x *Stage) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
+func (x *Stage) GetCulprit() string {
+	if x != nil {
+		return x.Culprit
+	}
+	return ""
+}
+
 type DebtsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Ask the plugins for all of it now, before the answer.
@@ -365,7 +709,7 @@ type DebtsRequest struct {
 
 func (x *DebtsRequest) Reset() {
 	*x = DebtsRequest{}
-	mi := &file_fermata_v1_fermata_proto_msgTypes[4]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -377,7 +721,7 @@ func (x *DebtsRequest) String() string {
 func (*DebtsRequest) ProtoMessage() {}
 
 func (x *DebtsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fermata_v1_fermata_proto_msgTypes[4]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -390,7 +734,7 @@ func (x *DebtsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DebtsRequest.ProtoReflect.Descriptor instead.
 func (*DebtsRequest) Descriptor() ([]byte, []int) {
-	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{4}
+	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *DebtsRequest) GetRetry() bool {
@@ -409,7 +753,7 @@ type DebtsResponse struct {
 
 func (x *DebtsResponse) Reset() {
 	*x = DebtsResponse{}
-	mi := &file_fermata_v1_fermata_proto_msgTypes[5]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -421,7 +765,7 @@ func (x *DebtsResponse) String() string {
 func (*DebtsResponse) ProtoMessage() {}
 
 func (x *DebtsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fermata_v1_fermata_proto_msgTypes[5]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -434,7 +778,7 @@ func (x *DebtsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DebtsResponse.ProtoReflect.Descriptor instead.
 func (*DebtsResponse) Descriptor() ([]byte, []int) {
-	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{5}
+	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *DebtsResponse) GetDebts() []*Debt {
@@ -465,7 +809,7 @@ type Debt struct {
 
 func (x *Debt) Reset() {
 	*x = Debt{}
-	mi := &file_fermata_v1_fermata_proto_msgTypes[6]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -477,7 +821,7 @@ func (x *Debt) String() string {
 func (*Debt) ProtoMessage() {}
 
 func (x *Debt) ProtoReflect() protoreflect.Message {
-	mi := &file_fermata_v1_fermata_proto_msgTypes[6]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -490,7 +834,7 @@ func (x *Debt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Debt.ProtoReflect.Descriptor instead.
 func (*Debt) Descriptor() ([]byte, []int) {
-	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{6}
+	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Debt) GetPodId() string {
@@ -569,7 +913,7 @@ type Finding struct {
 
 func (x *Finding) Reset() {
 	*x = Finding{}
-	mi := &file_fermata_v1_fermata_proto_msgTypes[7]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -581,7 +925,7 @@ func (x *Finding) String() string {
 func (*Finding) ProtoMessage() {}
 
 func (x *Finding) ProtoReflect() protoreflect.Message {
-	mi := &file_fermata_v1_fermata_proto_msgTypes[7]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -594,7 +938,7 @@ func (x *Finding) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Finding.ProtoReflect.Descriptor instead.
 func (*Finding) Descriptor() ([]byte, []int) {
-	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{7}
+	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Finding) GetArea() string {
@@ -651,7 +995,7 @@ type LoadImageRequest struct {
 
 func (x *LoadImageRequest) Reset() {
 	*x = LoadImageRequest{}
-	mi := &file_fermata_v1_fermata_proto_msgTypes[8]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -663,7 +1007,7 @@ func (x *LoadImageRequest) String() string {
 func (*LoadImageRequest) ProtoMessage() {}
 
 func (x *LoadImageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fermata_v1_fermata_proto_msgTypes[8]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -676,7 +1020,7 @@ func (x *LoadImageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LoadImageRequest.ProtoReflect.Descriptor instead.
 func (*LoadImageRequest) Descriptor() ([]byte, []int) {
-	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{8}
+	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *LoadImageRequest) GetChunk() []byte {
@@ -705,7 +1049,7 @@ type LoadImageResponse struct {
 
 func (x *LoadImageResponse) Reset() {
 	*x = LoadImageResponse{}
-	mi := &file_fermata_v1_fermata_proto_msgTypes[9]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -717,7 +1061,7 @@ func (x *LoadImageResponse) String() string {
 func (*LoadImageResponse) ProtoMessage() {}
 
 func (x *LoadImageResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fermata_v1_fermata_proto_msgTypes[9]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -730,7 +1074,7 @@ func (x *LoadImageResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LoadImageResponse.ProtoReflect.Descriptor instead.
 func (*LoadImageResponse) Descriptor() ([]byte, []int) {
-	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{9}
+	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *LoadImageResponse) GetReferences() []string {
@@ -760,7 +1104,7 @@ type PullImageRequest struct {
 
 func (x *PullImageRequest) Reset() {
 	*x = PullImageRequest{}
-	mi := &file_fermata_v1_fermata_proto_msgTypes[10]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -772,7 +1116,7 @@ func (x *PullImageRequest) String() string {
 func (*PullImageRequest) ProtoMessage() {}
 
 func (x *PullImageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fermata_v1_fermata_proto_msgTypes[10]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -785,7 +1129,7 @@ func (x *PullImageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PullImageRequest.ProtoReflect.Descriptor instead.
 func (*PullImageRequest) Descriptor() ([]byte, []int) {
-	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{10}
+	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *PullImageRequest) GetImage() string {
@@ -825,7 +1169,7 @@ type PullImageResponse struct {
 
 func (x *PullImageResponse) Reset() {
 	*x = PullImageResponse{}
-	mi := &file_fermata_v1_fermata_proto_msgTypes[11]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -837,7 +1181,7 @@ func (x *PullImageResponse) String() string {
 func (*PullImageResponse) ProtoMessage() {}
 
 func (x *PullImageResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fermata_v1_fermata_proto_msgTypes[11]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -850,7 +1194,7 @@ func (x *PullImageResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PullImageResponse.ProtoReflect.Descriptor instead.
 func (*PullImageResponse) Descriptor() ([]byte, []int) {
-	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{11}
+	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *PullImageResponse) GetBytes() uint64 {
@@ -898,7 +1242,7 @@ type ExportImageRequest struct {
 
 func (x *ExportImageRequest) Reset() {
 	*x = ExportImageRequest{}
-	mi := &file_fermata_v1_fermata_proto_msgTypes[12]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -910,7 +1254,7 @@ func (x *ExportImageRequest) String() string {
 func (*ExportImageRequest) ProtoMessage() {}
 
 func (x *ExportImageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fermata_v1_fermata_proto_msgTypes[12]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -923,7 +1267,7 @@ func (x *ExportImageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExportImageRequest.ProtoReflect.Descriptor instead.
 func (*ExportImageRequest) Descriptor() ([]byte, []int) {
-	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{12}
+	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ExportImageRequest) GetImage() string {
@@ -943,7 +1287,7 @@ type ExportImageResponse struct {
 
 func (x *ExportImageResponse) Reset() {
 	*x = ExportImageResponse{}
-	mi := &file_fermata_v1_fermata_proto_msgTypes[13]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -955,7 +1299,7 @@ func (x *ExportImageResponse) String() string {
 func (*ExportImageResponse) ProtoMessage() {}
 
 func (x *ExportImageResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fermata_v1_fermata_proto_msgTypes[13]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -968,7 +1312,7 @@ func (x *ExportImageResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExportImageResponse.ProtoReflect.Descriptor instead.
 func (*ExportImageResponse) Descriptor() ([]byte, []int) {
-	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{13}
+	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ExportImageResponse) GetChunk() []byte {
@@ -991,7 +1335,7 @@ type ExecRequest struct {
 
 func (x *ExecRequest) Reset() {
 	*x = ExecRequest{}
-	mi := &file_fermata_v1_fermata_proto_msgTypes[14]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1003,7 +1347,7 @@ func (x *ExecRequest) String() string {
 func (*ExecRequest) ProtoMessage() {}
 
 func (x *ExecRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fermata_v1_fermata_proto_msgTypes[14]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1016,7 +1360,7 @@ func (x *ExecRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecRequest.ProtoReflect.Descriptor instead.
 func (*ExecRequest) Descriptor() ([]byte, []int) {
-	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{14}
+	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ExecRequest) GetMessage() isExecRequest_Message {
@@ -1077,7 +1421,7 @@ type ExecStart struct {
 
 func (x *ExecStart) Reset() {
 	*x = ExecStart{}
-	mi := &file_fermata_v1_fermata_proto_msgTypes[15]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1089,7 +1433,7 @@ func (x *ExecStart) String() string {
 func (*ExecStart) ProtoMessage() {}
 
 func (x *ExecStart) ProtoReflect() protoreflect.Message {
-	mi := &file_fermata_v1_fermata_proto_msgTypes[15]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1102,7 +1446,7 @@ func (x *ExecStart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecStart.ProtoReflect.Descriptor instead.
 func (*ExecStart) Descriptor() ([]byte, []int) {
-	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{15}
+	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ExecStart) GetContainerId() string {
@@ -1151,7 +1495,7 @@ type TerminalSize struct {
 
 func (x *TerminalSize) Reset() {
 	*x = TerminalSize{}
-	mi := &file_fermata_v1_fermata_proto_msgTypes[16]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1163,7 +1507,7 @@ func (x *TerminalSize) String() string {
 func (*TerminalSize) ProtoMessage() {}
 
 func (x *TerminalSize) ProtoReflect() protoreflect.Message {
-	mi := &file_fermata_v1_fermata_proto_msgTypes[16]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1176,7 +1520,7 @@ func (x *TerminalSize) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TerminalSize.ProtoReflect.Descriptor instead.
 func (*TerminalSize) Descriptor() ([]byte, []int) {
-	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{16}
+	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *TerminalSize) GetColumns() uint32 {
@@ -1208,7 +1552,7 @@ type Input struct {
 
 func (x *Input) Reset() {
 	*x = Input{}
-	mi := &file_fermata_v1_fermata_proto_msgTypes[17]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1220,7 +1564,7 @@ func (x *Input) String() string {
 func (*Input) ProtoMessage() {}
 
 func (x *Input) ProtoReflect() protoreflect.Message {
-	mi := &file_fermata_v1_fermata_proto_msgTypes[17]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1233,7 +1577,7 @@ func (x *Input) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Input.ProtoReflect.Descriptor instead.
 func (*Input) Descriptor() ([]byte, []int) {
-	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{17}
+	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Input) GetInput() isInput_Input {
@@ -1309,7 +1653,7 @@ type ExecResponse struct {
 
 func (x *ExecResponse) Reset() {
 	*x = ExecResponse{}
-	mi := &file_fermata_v1_fermata_proto_msgTypes[18]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1321,7 +1665,7 @@ func (x *ExecResponse) String() string {
 func (*ExecResponse) ProtoMessage() {}
 
 func (x *ExecResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fermata_v1_fermata_proto_msgTypes[18]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1334,7 +1678,7 @@ func (x *ExecResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecResponse.ProtoReflect.Descriptor instead.
 func (*ExecResponse) Descriptor() ([]byte, []int) {
-	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{18}
+	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ExecResponse) GetMessage() isExecResponse_Message {
@@ -1407,7 +1751,7 @@ type AttachRequest struct {
 
 func (x *AttachRequest) Reset() {
 	*x = AttachRequest{}
-	mi := &file_fermata_v1_fermata_proto_msgTypes[19]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1419,7 +1763,7 @@ func (x *AttachRequest) String() string {
 func (*AttachRequest) ProtoMessage() {}
 
 func (x *AttachRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fermata_v1_fermata_proto_msgTypes[19]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1432,7 +1776,7 @@ func (x *AttachRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachRequest.ProtoReflect.Descriptor instead.
 func (*AttachRequest) Descriptor() ([]byte, []int) {
-	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{19}
+	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *AttachRequest) GetMessage() isAttachRequest_Message {
@@ -1489,7 +1833,7 @@ type AttachStart struct {
 
 func (x *AttachStart) Reset() {
 	*x = AttachStart{}
-	mi := &file_fermata_v1_fermata_proto_msgTypes[20]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1501,7 +1845,7 @@ func (x *AttachStart) String() string {
 func (*AttachStart) ProtoMessage() {}
 
 func (x *AttachStart) ProtoReflect() protoreflect.Message {
-	mi := &file_fermata_v1_fermata_proto_msgTypes[20]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1514,7 +1858,7 @@ func (x *AttachStart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachStart.ProtoReflect.Descriptor instead.
 func (*AttachStart) Descriptor() ([]byte, []int) {
-	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{20}
+	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *AttachStart) GetContainerId() string {
@@ -1552,7 +1896,7 @@ type AttachResponse struct {
 
 func (x *AttachResponse) Reset() {
 	*x = AttachResponse{}
-	mi := &file_fermata_v1_fermata_proto_msgTypes[21]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1564,7 +1908,7 @@ func (x *AttachResponse) String() string {
 func (*AttachResponse) ProtoMessage() {}
 
 func (x *AttachResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fermata_v1_fermata_proto_msgTypes[21]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1577,7 +1921,7 @@ func (x *AttachResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachResponse.ProtoReflect.Descriptor instead.
 func (*AttachResponse) Descriptor() ([]byte, []int) {
-	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{21}
+	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *AttachResponse) GetMessage() isAttachResponse_Message {
@@ -1647,7 +1991,7 @@ type Attached struct {
 
 func (x *Attached) Reset() {
 	*x = Attached{}
-	mi := &file_fermata_v1_fermata_proto_msgTypes[22]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1659,7 +2003,7 @@ func (x *Attached) String() string {
 func (*Attached) ProtoMessage() {}
 
 func (x *Attached) ProtoReflect() protoreflect.Message {
-	mi := &file_fermata_v1_fermata_proto_msgTypes[22]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1672,7 +2016,7 @@ func (x *Attached) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Attached.ProtoReflect.Descriptor instead.
 func (*Attached) Descriptor() ([]byte, []int) {
-	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{22}
+	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Attached) GetTty() bool {
@@ -1703,7 +2047,7 @@ type PortForwardRequest struct {
 
 func (x *PortForwardRequest) Reset() {
 	*x = PortForwardRequest{}
-	mi := &file_fermata_v1_fermata_proto_msgTypes[23]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1715,7 +2059,7 @@ func (x *PortForwardRequest) String() string {
 func (*PortForwardRequest) ProtoMessage() {}
 
 func (x *PortForwardRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fermata_v1_fermata_proto_msgTypes[23]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1728,7 +2072,7 @@ func (x *PortForwardRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PortForwardRequest.ProtoReflect.Descriptor instead.
 func (*PortForwardRequest) Descriptor() ([]byte, []int) {
-	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{23}
+	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *PortForwardRequest) GetMessage() isPortForwardRequest_Message {
@@ -1799,7 +2143,7 @@ type PortForwardStart struct {
 
 func (x *PortForwardStart) Reset() {
 	*x = PortForwardStart{}
-	mi := &file_fermata_v1_fermata_proto_msgTypes[24]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1811,7 +2155,7 @@ func (x *PortForwardStart) String() string {
 func (*PortForwardStart) ProtoMessage() {}
 
 func (x *PortForwardStart) ProtoReflect() protoreflect.Message {
-	mi := &file_fermata_v1_fermata_proto_msgTypes[24]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1824,7 +2168,7 @@ func (x *PortForwardStart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PortForwardStart.ProtoReflect.Descriptor instead.
 func (*PortForwardStart) Descriptor() ([]byte, []int) {
-	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{24}
+	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *PortForwardStart) GetPodId() string {
@@ -1854,7 +2198,7 @@ type PortForwardResponse struct {
 
 func (x *PortForwardResponse) Reset() {
 	*x = PortForwardResponse{}
-	mi := &file_fermata_v1_fermata_proto_msgTypes[25]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1866,7 +2210,7 @@ func (x *PortForwardResponse) String() string {
 func (*PortForwardResponse) ProtoMessage() {}
 
 func (x *PortForwardResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fermata_v1_fermata_proto_msgTypes[25]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1879,7 +2223,7 @@ func (x *PortForwardResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PortForwardResponse.ProtoReflect.Descriptor instead.
 func (*PortForwardResponse) Descriptor() ([]byte, []int) {
-	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{25}
+	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *PortForwardResponse) GetMessage() isPortForwardResponse_Message {
@@ -1939,7 +2283,7 @@ type ListNamespacesRequest struct {
 
 func (x *ListNamespacesRequest) Reset() {
 	*x = ListNamespacesRequest{}
-	mi := &file_fermata_v1_fermata_proto_msgTypes[26]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1951,7 +2295,7 @@ func (x *ListNamespacesRequest) String() string {
 func (*ListNamespacesRequest) ProtoMessage() {}
 
 func (x *ListNamespacesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fermata_v1_fermata_proto_msgTypes[26]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1964,7 +2308,7 @@ func (x *ListNamespacesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNamespacesRequest.ProtoReflect.Descriptor instead.
 func (*ListNamespacesRequest) Descriptor() ([]byte, []int) {
-	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{26}
+	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *ListNamespacesRequest) GetPodId() string {
@@ -1998,7 +2342,7 @@ type ListNamespacesResponse struct {
 
 func (x *ListNamespacesResponse) Reset() {
 	*x = ListNamespacesResponse{}
-	mi := &file_fermata_v1_fermata_proto_msgTypes[27]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2010,7 +2354,7 @@ func (x *ListNamespacesResponse) String() string {
 func (*ListNamespacesResponse) ProtoMessage() {}
 
 func (x *ListNamespacesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fermata_v1_fermata_proto_msgTypes[27]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2023,7 +2367,7 @@ func (x *ListNamespacesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNamespacesResponse.ProtoReflect.Descriptor instead.
 func (*ListNamespacesResponse) Descriptor() ([]byte, []int) {
-	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{27}
+	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *ListNamespacesResponse) GetNamespaces() []*Namespace {
@@ -2053,7 +2397,7 @@ type Namespace struct {
 
 func (x *Namespace) Reset() {
 	*x = Namespace{}
-	mi := &file_fermata_v1_fermata_proto_msgTypes[28]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2065,7 +2409,7 @@ func (x *Namespace) String() string {
 func (*Namespace) ProtoMessage() {}
 
 func (x *Namespace) ProtoReflect() protoreflect.Message {
-	mi := &file_fermata_v1_fermata_proto_msgTypes[28]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2078,7 +2422,7 @@ func (x *Namespace) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Namespace.ProtoReflect.Descriptor instead.
 func (*Namespace) Descriptor() ([]byte, []int) {
-	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{28}
+	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Namespace) GetKind() string {
@@ -2145,7 +2489,7 @@ type NamespaceHolder struct {
 
 func (x *NamespaceHolder) Reset() {
 	*x = NamespaceHolder{}
-	mi := &file_fermata_v1_fermata_proto_msgTypes[29]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2157,7 +2501,7 @@ func (x *NamespaceHolder) String() string {
 func (*NamespaceHolder) ProtoMessage() {}
 
 func (x *NamespaceHolder) ProtoReflect() protoreflect.Message {
-	mi := &file_fermata_v1_fermata_proto_msgTypes[29]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2170,7 +2514,7 @@ func (x *NamespaceHolder) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NamespaceHolder.ProtoReflect.Descriptor instead.
 func (*NamespaceHolder) Descriptor() ([]byte, []int) {
-	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{29}
+	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *NamespaceHolder) GetHolder() isNamespaceHolder_Holder {
@@ -2252,7 +2596,7 @@ type Process struct {
 
 func (x *Process) Reset() {
 	*x = Process{}
-	mi := &file_fermata_v1_fermata_proto_msgTypes[30]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2264,7 +2608,7 @@ func (x *Process) String() string {
 func (*Process) ProtoMessage() {}
 
 func (x *Process) ProtoReflect() protoreflect.Message {
-	mi := &file_fermata_v1_fermata_proto_msgTypes[30]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2277,7 +2621,7 @@ func (x *Process) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Process.ProtoReflect.Descriptor instead.
 func (*Process) Descriptor() ([]byte, []int) {
-	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{30}
+	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Process) GetPid() int32 {
@@ -2344,7 +2688,7 @@ type TreeRequest struct {
 
 func (x *TreeRequest) Reset() {
 	*x = TreeRequest{}
-	mi := &file_fermata_v1_fermata_proto_msgTypes[31]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2356,7 +2700,7 @@ func (x *TreeRequest) String() string {
 func (*TreeRequest) ProtoMessage() {}
 
 func (x *TreeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fermata_v1_fermata_proto_msgTypes[31]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2369,7 +2713,7 @@ func (x *TreeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TreeRequest.ProtoReflect.Descriptor instead.
 func (*TreeRequest) Descriptor() ([]byte, []int) {
-	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{31}
+	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{36}
 }
 
 type TreeResponse struct {
@@ -2383,7 +2727,7 @@ type TreeResponse struct {
 
 func (x *TreeResponse) Reset() {
 	*x = TreeResponse{}
-	mi := &file_fermata_v1_fermata_proto_msgTypes[32]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2395,7 +2739,7 @@ func (x *TreeResponse) String() string {
 func (*TreeResponse) ProtoMessage() {}
 
 func (x *TreeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fermata_v1_fermata_proto_msgTypes[32]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2408,7 +2752,7 @@ func (x *TreeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TreeResponse.ProtoReflect.Descriptor instead.
 func (*TreeResponse) Descriptor() ([]byte, []int) {
-	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{32}
+	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *TreeResponse) GetNode() string {
@@ -2451,7 +2795,7 @@ type TreePod struct {
 
 func (x *TreePod) Reset() {
 	*x = TreePod{}
-	mi := &file_fermata_v1_fermata_proto_msgTypes[33]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2463,7 +2807,7 @@ func (x *TreePod) String() string {
 func (*TreePod) ProtoMessage() {}
 
 func (x *TreePod) ProtoReflect() protoreflect.Message {
-	mi := &file_fermata_v1_fermata_proto_msgTypes[33]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2476,7 +2820,7 @@ func (x *TreePod) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TreePod.ProtoReflect.Descriptor instead.
 func (*TreePod) Descriptor() ([]byte, []int) {
-	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{33}
+	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *TreePod) GetId() string {
@@ -2577,7 +2921,7 @@ type TreePort struct {
 
 func (x *TreePort) Reset() {
 	*x = TreePort{}
-	mi := &file_fermata_v1_fermata_proto_msgTypes[34]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2589,7 +2933,7 @@ func (x *TreePort) String() string {
 func (*TreePort) ProtoMessage() {}
 
 func (x *TreePort) ProtoReflect() protoreflect.Message {
-	mi := &file_fermata_v1_fermata_proto_msgTypes[34]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2602,7 +2946,7 @@ func (x *TreePort) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TreePort.ProtoReflect.Descriptor instead.
 func (*TreePort) Descriptor() ([]byte, []int) {
-	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{34}
+	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *TreePort) GetProtocol() string {
@@ -2658,7 +3002,7 @@ type TreeContainer struct {
 
 func (x *TreeContainer) Reset() {
 	*x = TreeContainer{}
-	mi := &file_fermata_v1_fermata_proto_msgTypes[35]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2670,7 +3014,7 @@ func (x *TreeContainer) String() string {
 func (*TreeContainer) ProtoMessage() {}
 
 func (x *TreeContainer) ProtoReflect() protoreflect.Message {
-	mi := &file_fermata_v1_fermata_proto_msgTypes[35]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2683,7 +3027,7 @@ func (x *TreeContainer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TreeContainer.ProtoReflect.Descriptor instead.
 func (*TreeContainer) Descriptor() ([]byte, []int) {
-	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{35}
+	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *TreeContainer) GetId() string {
@@ -2780,7 +3124,7 @@ type DiffRequest struct {
 
 func (x *DiffRequest) Reset() {
 	*x = DiffRequest{}
-	mi := &file_fermata_v1_fermata_proto_msgTypes[36]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2792,7 +3136,7 @@ func (x *DiffRequest) String() string {
 func (*DiffRequest) ProtoMessage() {}
 
 func (x *DiffRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fermata_v1_fermata_proto_msgTypes[36]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2805,7 +3149,7 @@ func (x *DiffRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiffRequest.ProtoReflect.Descriptor instead.
 func (*DiffRequest) Descriptor() ([]byte, []int) {
-	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{36}
+	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *DiffRequest) GetContainerId() string {
@@ -2824,7 +3168,7 @@ type DiffResponse struct {
 
 func (x *DiffResponse) Reset() {
 	*x = DiffResponse{}
-	mi := &file_fermata_v1_fermata_proto_msgTypes[37]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2836,7 +3180,7 @@ func (x *DiffResponse) String() string {
 func (*DiffResponse) ProtoMessage() {}
 
 func (x *DiffResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fermata_v1_fermata_proto_msgTypes[37]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2849,7 +3193,7 @@ func (x *DiffResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiffResponse.ProtoReflect.Descriptor instead.
 func (*DiffResponse) Descriptor() ([]byte, []int) {
-	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{37}
+	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *DiffResponse) GetChanges() []*Change {
@@ -2870,7 +3214,7 @@ type Change struct {
 
 func (x *Change) Reset() {
 	*x = Change{}
-	mi := &file_fermata_v1_fermata_proto_msgTypes[38]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2882,7 +3226,7 @@ func (x *Change) String() string {
 func (*Change) ProtoMessage() {}
 
 func (x *Change) ProtoReflect() protoreflect.Message {
-	mi := &file_fermata_v1_fermata_proto_msgTypes[38]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2895,7 +3239,7 @@ func (x *Change) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Change.ProtoReflect.Descriptor instead.
 func (*Change) Descriptor() ([]byte, []int) {
-	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{38}
+	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *Change) GetKind() Change_Kind {
@@ -2922,7 +3266,7 @@ type ImageHistoryRequest struct {
 
 func (x *ImageHistoryRequest) Reset() {
 	*x = ImageHistoryRequest{}
-	mi := &file_fermata_v1_fermata_proto_msgTypes[39]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2934,7 +3278,7 @@ func (x *ImageHistoryRequest) String() string {
 func (*ImageHistoryRequest) ProtoMessage() {}
 
 func (x *ImageHistoryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fermata_v1_fermata_proto_msgTypes[39]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2947,7 +3291,7 @@ func (x *ImageHistoryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImageHistoryRequest.ProtoReflect.Descriptor instead.
 func (*ImageHistoryRequest) Descriptor() ([]byte, []int) {
-	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{39}
+	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *ImageHistoryRequest) GetImage() string {
@@ -2967,7 +3311,7 @@ type ImageHistoryResponse struct {
 
 func (x *ImageHistoryResponse) Reset() {
 	*x = ImageHistoryResponse{}
-	mi := &file_fermata_v1_fermata_proto_msgTypes[40]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2979,7 +3323,7 @@ func (x *ImageHistoryResponse) String() string {
 func (*ImageHistoryResponse) ProtoMessage() {}
 
 func (x *ImageHistoryResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fermata_v1_fermata_proto_msgTypes[40]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2992,7 +3336,7 @@ func (x *ImageHistoryResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImageHistoryResponse.ProtoReflect.Descriptor instead.
 func (*ImageHistoryResponse) Descriptor() ([]byte, []int) {
-	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{40}
+	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *ImageHistoryResponse) GetSteps() []*ImageStep {
@@ -3018,7 +3362,7 @@ type ImageStep struct {
 
 func (x *ImageStep) Reset() {
 	*x = ImageStep{}
-	mi := &file_fermata_v1_fermata_proto_msgTypes[41]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3030,7 +3374,7 @@ func (x *ImageStep) String() string {
 func (*ImageStep) ProtoMessage() {}
 
 func (x *ImageStep) ProtoReflect() protoreflect.Message {
-	mi := &file_fermata_v1_fermata_proto_msgTypes[41]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3043,7 +3387,7 @@ func (x *ImageStep) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImageStep.ProtoReflect.Descriptor instead.
 func (*ImageStep) Descriptor() ([]byte, []int) {
-	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{41}
+	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *ImageStep) GetCreatedAt() int64 {
@@ -3091,7 +3435,7 @@ type NamespaceHolder_Descriptor struct {
 
 func (x *NamespaceHolder_Descriptor) Reset() {
 	*x = NamespaceHolder_Descriptor{}
-	mi := &file_fermata_v1_fermata_proto_msgTypes[42]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3103,7 +3447,7 @@ func (x *NamespaceHolder_Descriptor) String() string {
 func (*NamespaceHolder_Descriptor) ProtoMessage() {}
 
 func (x *NamespaceHolder_Descriptor) ProtoReflect() protoreflect.Message {
-	mi := &file_fermata_v1_fermata_proto_msgTypes[42]
+	mi := &file_fermata_v1_fermata_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3116,7 +3460,7 @@ func (x *NamespaceHolder_Descriptor) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NamespaceHolder_Descriptor.ProtoReflect.Descriptor instead.
 func (*NamespaceHolder_Descriptor) Descriptor() ([]byte, []int) {
-	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{29, 0}
+	return file_fermata_v1_fermata_proto_rawDescGZIP(), []int{34, 0}
 }
 
 func (x *NamespaceHolder_Descriptor) GetPid() int32 {
@@ -3151,7 +3495,32 @@ const file_fermata_v1_fermata_proto_rawDesc = "" +
 	"\x0eDoctorResponse\x12/\n" +
 	"\bfindings\x18\x01 \x03(\v2\x13.fermata.v1.FindingR\bfindings\x12\x16\n" +
 	"\x06failed\x18\x02 \x03(\tR\x06failed\x12\x14\n" +
-	"\x05notes\x18\x03 \x03(\tR\x05notes\"$\n" +
+	"\x05notes\x18\x03 \x03(\tR\x05notes\" \n" +
+	"\n" +
+	"WhyRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\"\xbb\x01\n" +
+	"\vWhyResponse\x12\x16\n" +
+	"\x06object\x18\x01 \x01(\tR\x06object\x12\x1a\n" +
+	"\bheadline\x18\x02 \x01(\tR\bheadline\x12\x14\n" +
+	"\x05stage\x18\x03 \x01(\tR\x05stage\x12\x18\n" +
+	"\aculprit\x18\x04 \x01(\tR\aculprit\x12\x14\n" +
+	"\x05wrong\x18\x05 \x01(\bR\x05wrong\x12\x1a\n" +
+	"\bevidence\x18\x06 \x03(\tR\bevidence\x12\x16\n" +
+	"\x06advice\x18\a \x03(\tR\x06advice\"#\n" +
+	"\x0fTimelineRequest\x12\x10\n" +
+	"\x03pod\x18\x01 \x01(\tR\x03pod\"f\n" +
+	"\x10TimelineResponse\x12\x10\n" +
+	"\x03pod\x18\x01 \x01(\tR\x03pod\x12\x15\n" +
+	"\x06pod_id\x18\x02 \x01(\tR\x05podId\x12)\n" +
+	"\x06stages\x18\x03 \x03(\v2\x11.fermata.v1.StageR\x06stages\"\xad\x01\n" +
+	"\x05Stage\x12\x1c\n" +
+	"\tcontainer\x18\x01 \x01(\tR\tcontainer\x12\x1a\n" +
+	"\bpipeline\x18\x02 \x01(\tR\bpipeline\x12\x12\n" +
+	"\x04name\x18\x03 \x01(\tR\x04name\x12\x14\n" +
+	"\x05start\x18\x04 \x01(\x03R\x05start\x12\x10\n" +
+	"\x03end\x18\x05 \x01(\x03R\x03end\x12\x14\n" +
+	"\x05error\x18\x06 \x01(\tR\x05error\x12\x18\n" +
+	"\aculprit\x18\a \x01(\tR\aculprit\"$\n" +
 	"\fDebtsRequest\x12\x14\n" +
 	"\x05retry\x18\x01 \x01(\bR\x05retry\"7\n" +
 	"\rDebtsResponse\x12&\n" +
@@ -3350,10 +3719,12 @@ const file_fermata_v1_fermata_proto_rawDesc = "" +
 	"created_by\x18\x02 \x01(\tR\tcreatedBy\x12\x18\n" +
 	"\acomment\x18\x03 \x01(\tR\acomment\x12\x14\n" +
 	"\x05layer\x18\x04 \x01(\tR\x05layer\x12\x12\n" +
-	"\x04size\x18\x05 \x01(\x04R\x04size2\xb2\a\n" +
+	"\x04size\x18\x05 \x01(\x04R\x04size2\xb1\b\n" +
 	"\aFermata\x12B\n" +
 	"\aVersion\x12\x1a.fermata.v1.VersionRequest\x1a\x1b.fermata.v1.VersionResponse\x12?\n" +
-	"\x06Doctor\x12\x19.fermata.v1.DoctorRequest\x1a\x1a.fermata.v1.DoctorResponse\x12<\n" +
+	"\x06Doctor\x12\x19.fermata.v1.DoctorRequest\x1a\x1a.fermata.v1.DoctorResponse\x126\n" +
+	"\x03Why\x12\x16.fermata.v1.WhyRequest\x1a\x17.fermata.v1.WhyResponse\x12E\n" +
+	"\bTimeline\x12\x1b.fermata.v1.TimelineRequest\x1a\x1c.fermata.v1.TimelineResponse\x12<\n" +
 	"\x05Debts\x12\x18.fermata.v1.DebtsRequest\x1a\x19.fermata.v1.DebtsResponse\x12J\n" +
 	"\tLoadImage\x12\x1c.fermata.v1.LoadImageRequest\x1a\x1d.fermata.v1.LoadImageResponse(\x01\x12J\n" +
 	"\tPullImage\x12\x1c.fermata.v1.PullImageRequest\x1a\x1d.fermata.v1.PullImageResponse0\x01\x12P\n" +
@@ -3379,7 +3750,7 @@ func file_fermata_v1_fermata_proto_rawDescGZIP() []byte {
 }
 
 var file_fermata_v1_fermata_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_fermata_v1_fermata_proto_msgTypes = make([]protoimpl.MessageInfo, 43)
+var file_fermata_v1_fermata_proto_msgTypes = make([]protoimpl.MessageInfo, 48)
 var file_fermata_v1_fermata_proto_goTypes = []any{
 	(Process_Role)(0),                  // 0: fermata.v1.Process.Role
 	(Change_Kind)(0),                   // 1: fermata.v1.Change.Kind
@@ -3387,103 +3758,113 @@ var file_fermata_v1_fermata_proto_goTypes = []any{
 	(*VersionResponse)(nil),            // 3: fermata.v1.VersionResponse
 	(*DoctorRequest)(nil),              // 4: fermata.v1.DoctorRequest
 	(*DoctorResponse)(nil),             // 5: fermata.v1.DoctorResponse
-	(*DebtsRequest)(nil),               // 6: fermata.v1.DebtsRequest
-	(*DebtsResponse)(nil),              // 7: fermata.v1.DebtsResponse
-	(*Debt)(nil),                       // 8: fermata.v1.Debt
-	(*Finding)(nil),                    // 9: fermata.v1.Finding
-	(*LoadImageRequest)(nil),           // 10: fermata.v1.LoadImageRequest
-	(*LoadImageResponse)(nil),          // 11: fermata.v1.LoadImageResponse
-	(*PullImageRequest)(nil),           // 12: fermata.v1.PullImageRequest
-	(*PullImageResponse)(nil),          // 13: fermata.v1.PullImageResponse
-	(*ExportImageRequest)(nil),         // 14: fermata.v1.ExportImageRequest
-	(*ExportImageResponse)(nil),        // 15: fermata.v1.ExportImageResponse
-	(*ExecRequest)(nil),                // 16: fermata.v1.ExecRequest
-	(*ExecStart)(nil),                  // 17: fermata.v1.ExecStart
-	(*TerminalSize)(nil),               // 18: fermata.v1.TerminalSize
-	(*Input)(nil),                      // 19: fermata.v1.Input
-	(*ExecResponse)(nil),               // 20: fermata.v1.ExecResponse
-	(*AttachRequest)(nil),              // 21: fermata.v1.AttachRequest
-	(*AttachStart)(nil),                // 22: fermata.v1.AttachStart
-	(*AttachResponse)(nil),             // 23: fermata.v1.AttachResponse
-	(*Attached)(nil),                   // 24: fermata.v1.Attached
-	(*PortForwardRequest)(nil),         // 25: fermata.v1.PortForwardRequest
-	(*PortForwardStart)(nil),           // 26: fermata.v1.PortForwardStart
-	(*PortForwardResponse)(nil),        // 27: fermata.v1.PortForwardResponse
-	(*ListNamespacesRequest)(nil),      // 28: fermata.v1.ListNamespacesRequest
-	(*ListNamespacesResponse)(nil),     // 29: fermata.v1.ListNamespacesResponse
-	(*Namespace)(nil),                  // 30: fermata.v1.Namespace
-	(*NamespaceHolder)(nil),            // 31: fermata.v1.NamespaceHolder
-	(*Process)(nil),                    // 32: fermata.v1.Process
-	(*TreeRequest)(nil),                // 33: fermata.v1.TreeRequest
-	(*TreeResponse)(nil),               // 34: fermata.v1.TreeResponse
-	(*TreePod)(nil),                    // 35: fermata.v1.TreePod
-	(*TreePort)(nil),                   // 36: fermata.v1.TreePort
-	(*TreeContainer)(nil),              // 37: fermata.v1.TreeContainer
-	(*DiffRequest)(nil),                // 38: fermata.v1.DiffRequest
-	(*DiffResponse)(nil),               // 39: fermata.v1.DiffResponse
-	(*Change)(nil),                     // 40: fermata.v1.Change
-	(*ImageHistoryRequest)(nil),        // 41: fermata.v1.ImageHistoryRequest
-	(*ImageHistoryResponse)(nil),       // 42: fermata.v1.ImageHistoryResponse
-	(*ImageStep)(nil),                  // 43: fermata.v1.ImageStep
-	(*NamespaceHolder_Descriptor)(nil), // 44: fermata.v1.NamespaceHolder.Descriptor
+	(*WhyRequest)(nil),                 // 6: fermata.v1.WhyRequest
+	(*WhyResponse)(nil),                // 7: fermata.v1.WhyResponse
+	(*TimelineRequest)(nil),            // 8: fermata.v1.TimelineRequest
+	(*TimelineResponse)(nil),           // 9: fermata.v1.TimelineResponse
+	(*Stage)(nil),                      // 10: fermata.v1.Stage
+	(*DebtsRequest)(nil),               // 11: fermata.v1.DebtsRequest
+	(*DebtsResponse)(nil),              // 12: fermata.v1.DebtsResponse
+	(*Debt)(nil),                       // 13: fermata.v1.Debt
+	(*Finding)(nil),                    // 14: fermata.v1.Finding
+	(*LoadImageRequest)(nil),           // 15: fermata.v1.LoadImageRequest
+	(*LoadImageResponse)(nil),          // 16: fermata.v1.LoadImageResponse
+	(*PullImageRequest)(nil),           // 17: fermata.v1.PullImageRequest
+	(*PullImageResponse)(nil),          // 18: fermata.v1.PullImageResponse
+	(*ExportImageRequest)(nil),         // 19: fermata.v1.ExportImageRequest
+	(*ExportImageResponse)(nil),        // 20: fermata.v1.ExportImageResponse
+	(*ExecRequest)(nil),                // 21: fermata.v1.ExecRequest
+	(*ExecStart)(nil),                  // 22: fermata.v1.ExecStart
+	(*TerminalSize)(nil),               // 23: fermata.v1.TerminalSize
+	(*Input)(nil),                      // 24: fermata.v1.Input
+	(*ExecResponse)(nil),               // 25: fermata.v1.ExecResponse
+	(*AttachRequest)(nil),              // 26: fermata.v1.AttachRequest
+	(*AttachStart)(nil),                // 27: fermata.v1.AttachStart
+	(*AttachResponse)(nil),             // 28: fermata.v1.AttachResponse
+	(*Attached)(nil),                   // 29: fermata.v1.Attached
+	(*PortForwardRequest)(nil),         // 30: fermata.v1.PortForwardRequest
+	(*PortForwardStart)(nil),           // 31: fermata.v1.PortForwardStart
+	(*PortForwardResponse)(nil),        // 32: fermata.v1.PortForwardResponse
+	(*ListNamespacesRequest)(nil),      // 33: fermata.v1.ListNamespacesRequest
+	(*ListNamespacesResponse)(nil),     // 34: fermata.v1.ListNamespacesResponse
+	(*Namespace)(nil),                  // 35: fermata.v1.Namespace
+	(*NamespaceHolder)(nil),            // 36: fermata.v1.NamespaceHolder
+	(*Process)(nil),                    // 37: fermata.v1.Process
+	(*TreeRequest)(nil),                // 38: fermata.v1.TreeRequest
+	(*TreeResponse)(nil),               // 39: fermata.v1.TreeResponse
+	(*TreePod)(nil),                    // 40: fermata.v1.TreePod
+	(*TreePort)(nil),                   // 41: fermata.v1.TreePort
+	(*TreeContainer)(nil),              // 42: fermata.v1.TreeContainer
+	(*DiffRequest)(nil),                // 43: fermata.v1.DiffRequest
+	(*DiffResponse)(nil),               // 44: fermata.v1.DiffResponse
+	(*Change)(nil),                     // 45: fermata.v1.Change
+	(*ImageHistoryRequest)(nil),        // 46: fermata.v1.ImageHistoryRequest
+	(*ImageHistoryResponse)(nil),       // 47: fermata.v1.ImageHistoryResponse
+	(*ImageStep)(nil),                  // 48: fermata.v1.ImageStep
+	(*NamespaceHolder_Descriptor)(nil), // 49: fermata.v1.NamespaceHolder.Descriptor
 }
 var file_fermata_v1_fermata_proto_depIdxs = []int32{
-	9,  // 0: fermata.v1.DoctorResponse.findings:type_name -> fermata.v1.Finding
-	8,  // 1: fermata.v1.DebtsResponse.debts:type_name -> fermata.v1.Debt
-	17, // 2: fermata.v1.ExecRequest.start:type_name -> fermata.v1.ExecStart
-	19, // 3: fermata.v1.ExecRequest.input:type_name -> fermata.v1.Input
-	18, // 4: fermata.v1.ExecStart.size:type_name -> fermata.v1.TerminalSize
-	18, // 5: fermata.v1.Input.size:type_name -> fermata.v1.TerminalSize
-	22, // 6: fermata.v1.AttachRequest.start:type_name -> fermata.v1.AttachStart
-	19, // 7: fermata.v1.AttachRequest.input:type_name -> fermata.v1.Input
-	18, // 8: fermata.v1.AttachStart.size:type_name -> fermata.v1.TerminalSize
-	24, // 9: fermata.v1.AttachResponse.attached:type_name -> fermata.v1.Attached
-	26, // 10: fermata.v1.PortForwardRequest.start:type_name -> fermata.v1.PortForwardStart
-	30, // 11: fermata.v1.ListNamespacesResponse.namespaces:type_name -> fermata.v1.Namespace
-	32, // 12: fermata.v1.Namespace.processes:type_name -> fermata.v1.Process
-	31, // 13: fermata.v1.Namespace.holders:type_name -> fermata.v1.NamespaceHolder
-	44, // 14: fermata.v1.NamespaceHolder.keeper:type_name -> fermata.v1.NamespaceHolder.Descriptor
-	0,  // 15: fermata.v1.Process.role:type_name -> fermata.v1.Process.Role
-	35, // 16: fermata.v1.TreeResponse.pods:type_name -> fermata.v1.TreePod
-	32, // 17: fermata.v1.TreePod.pause:type_name -> fermata.v1.Process
-	37, // 18: fermata.v1.TreePod.containers:type_name -> fermata.v1.TreeContainer
-	32, // 19: fermata.v1.TreePod.strays:type_name -> fermata.v1.Process
-	36, // 20: fermata.v1.TreePod.ports:type_name -> fermata.v1.TreePort
-	32, // 21: fermata.v1.TreeContainer.processes:type_name -> fermata.v1.Process
-	40, // 22: fermata.v1.DiffResponse.changes:type_name -> fermata.v1.Change
-	1,  // 23: fermata.v1.Change.kind:type_name -> fermata.v1.Change.Kind
-	43, // 24: fermata.v1.ImageHistoryResponse.steps:type_name -> fermata.v1.ImageStep
-	2,  // 25: fermata.v1.Fermata.Version:input_type -> fermata.v1.VersionRequest
-	4,  // 26: fermata.v1.Fermata.Doctor:input_type -> fermata.v1.DoctorRequest
-	6,  // 27: fermata.v1.Fermata.Debts:input_type -> fermata.v1.DebtsRequest
-	10, // 28: fermata.v1.Fermata.LoadImage:input_type -> fermata.v1.LoadImageRequest
-	12, // 29: fermata.v1.Fermata.PullImage:input_type -> fermata.v1.PullImageRequest
-	14, // 30: fermata.v1.Fermata.ExportImage:input_type -> fermata.v1.ExportImageRequest
-	16, // 31: fermata.v1.Fermata.Exec:input_type -> fermata.v1.ExecRequest
-	21, // 32: fermata.v1.Fermata.Attach:input_type -> fermata.v1.AttachRequest
-	25, // 33: fermata.v1.Fermata.PortForward:input_type -> fermata.v1.PortForwardRequest
-	28, // 34: fermata.v1.Fermata.ListNamespaces:input_type -> fermata.v1.ListNamespacesRequest
-	33, // 35: fermata.v1.Fermata.Tree:input_type -> fermata.v1.TreeRequest
-	38, // 36: fermata.v1.Fermata.Diff:input_type -> fermata.v1.DiffRequest
-	41, // 37: fermata.v1.Fermata.ImageHistory:input_type -> fermata.v1.ImageHistoryRequest
-	3,  // 38: fermata.v1.Fermata.Version:output_type -> fermata.v1.VersionResponse
-	5,  // 39: fermata.v1.Fermata.Doctor:output_type -> fermata.v1.DoctorResponse
-	7,  // 40: fermata.v1.Fermata.Debts:output_type -> fermata.v1.DebtsResponse
-	11, // 41: fermata.v1.Fermata.LoadImage:output_type -> fermata.v1.LoadImageResponse
-	13, // 42: fermata.v1.Fermata.PullImage:output_type -> fermata.v1.PullImageResponse
-	15, // 43: fermata.v1.Fermata.ExportImage:output_type -> fermata.v1.ExportImageResponse
-	20, // 44: fermata.v1.Fermata.Exec:output_type -> fermata.v1.ExecResponse
-	23, // 45: fermata.v1.Fermata.Attach:output_type -> fermata.v1.AttachResponse
-	27, // 46: fermata.v1.Fermata.PortForward:output_type -> fermata.v1.PortForwardResponse
-	29, // 47: fermata.v1.Fermata.ListNamespaces:output_type -> fermata.v1.ListNamespacesResponse
-	34, // 48: fermata.v1.Fermata.Tree:output_type -> fermata.v1.TreeResponse
-	39, // 49: fermata.v1.Fermata.Diff:output_type -> fermata.v1.DiffResponse
-	42, // 50: fermata.v1.Fermata.ImageHistory:output_type -> fermata.v1.ImageHistoryResponse
-	38, // [38:51] is the sub-list for method output_type
-	25, // [25:38] is the sub-list for method input_type
-	25, // [25:25] is the sub-list for extension type_name
-	25, // [25:25] is the sub-list for extension extendee
-	0,  // [0:25] is the sub-list for field type_name
+	14, // 0: fermata.v1.DoctorResponse.findings:type_name -> fermata.v1.Finding
+	10, // 1: fermata.v1.TimelineResponse.stages:type_name -> fermata.v1.Stage
+	13, // 2: fermata.v1.DebtsResponse.debts:type_name -> fermata.v1.Debt
+	22, // 3: fermata.v1.ExecRequest.start:type_name -> fermata.v1.ExecStart
+	24, // 4: fermata.v1.ExecRequest.input:type_name -> fermata.v1.Input
+	23, // 5: fermata.v1.ExecStart.size:type_name -> fermata.v1.TerminalSize
+	23, // 6: fermata.v1.Input.size:type_name -> fermata.v1.TerminalSize
+	27, // 7: fermata.v1.AttachRequest.start:type_name -> fermata.v1.AttachStart
+	24, // 8: fermata.v1.AttachRequest.input:type_name -> fermata.v1.Input
+	23, // 9: fermata.v1.AttachStart.size:type_name -> fermata.v1.TerminalSize
+	29, // 10: fermata.v1.AttachResponse.attached:type_name -> fermata.v1.Attached
+	31, // 11: fermata.v1.PortForwardRequest.start:type_name -> fermata.v1.PortForwardStart
+	35, // 12: fermata.v1.ListNamespacesResponse.namespaces:type_name -> fermata.v1.Namespace
+	37, // 13: fermata.v1.Namespace.processes:type_name -> fermata.v1.Process
+	36, // 14: fermata.v1.Namespace.holders:type_name -> fermata.v1.NamespaceHolder
+	49, // 15: fermata.v1.NamespaceHolder.keeper:type_name -> fermata.v1.NamespaceHolder.Descriptor
+	0,  // 16: fermata.v1.Process.role:type_name -> fermata.v1.Process.Role
+	40, // 17: fermata.v1.TreeResponse.pods:type_name -> fermata.v1.TreePod
+	37, // 18: fermata.v1.TreePod.pause:type_name -> fermata.v1.Process
+	42, // 19: fermata.v1.TreePod.containers:type_name -> fermata.v1.TreeContainer
+	37, // 20: fermata.v1.TreePod.strays:type_name -> fermata.v1.Process
+	41, // 21: fermata.v1.TreePod.ports:type_name -> fermata.v1.TreePort
+	37, // 22: fermata.v1.TreeContainer.processes:type_name -> fermata.v1.Process
+	45, // 23: fermata.v1.DiffResponse.changes:type_name -> fermata.v1.Change
+	1,  // 24: fermata.v1.Change.kind:type_name -> fermata.v1.Change.Kind
+	48, // 25: fermata.v1.ImageHistoryResponse.steps:type_name -> fermata.v1.ImageStep
+	2,  // 26: fermata.v1.Fermata.Version:input_type -> fermata.v1.VersionRequest
+	4,  // 27: fermata.v1.Fermata.Doctor:input_type -> fermata.v1.DoctorRequest
+	6,  // 28: fermata.v1.Fermata.Why:input_type -> fermata.v1.WhyRequest
+	8,  // 29: fermata.v1.Fermata.Timeline:input_type -> fermata.v1.TimelineRequest
+	11, // 30: fermata.v1.Fermata.Debts:input_type -> fermata.v1.DebtsRequest
+	15, // 31: fermata.v1.Fermata.LoadImage:input_type -> fermata.v1.LoadImageRequest
+	17, // 32: fermata.v1.Fermata.PullImage:input_type -> fermata.v1.PullImageRequest
+	19, // 33: fermata.v1.Fermata.ExportImage:input_type -> fermata.v1.ExportImageRequest
+	21, // 34: fermata.v1.Fermata.Exec:input_type -> fermata.v1.ExecRequest
+	26, // 35: fermata.v1.Fermata.Attach:input_type -> fermata.v1.AttachRequest
+	30, // 36: fermata.v1.Fermata.PortForward:input_type -> fermata.v1.PortForwardRequest
+	33, // 37: fermata.v1.Fermata.ListNamespaces:input_type -> fermata.v1.ListNamespacesRequest
+	38, // 38: fermata.v1.Fermata.Tree:input_type -> fermata.v1.TreeRequest
+	43, // 39: fermata.v1.Fermata.Diff:input_type -> fermata.v1.DiffRequest
+	46, // 40: fermata.v1.Fermata.ImageHistory:input_type -> fermata.v1.ImageHistoryRequest
+	3,  // 41: fermata.v1.Fermata.Version:output_type -> fermata.v1.VersionResponse
+	5,  // 42: fermata.v1.Fermata.Doctor:output_type -> fermata.v1.DoctorResponse
+	7,  // 43: fermata.v1.Fermata.Why:output_type -> fermata.v1.WhyResponse
+	9,  // 44: fermata.v1.Fermata.Timeline:output_type -> fermata.v1.TimelineResponse
+	12, // 45: fermata.v1.Fermata.Debts:output_type -> fermata.v1.DebtsResponse
+	16, // 46: fermata.v1.Fermata.LoadImage:output_type -> fermata.v1.LoadImageResponse
+	18, // 47: fermata.v1.Fermata.PullImage:output_type -> fermata.v1.PullImageResponse
+	20, // 48: fermata.v1.Fermata.ExportImage:output_type -> fermata.v1.ExportImageResponse
+	25, // 49: fermata.v1.Fermata.Exec:output_type -> fermata.v1.ExecResponse
+	28, // 50: fermata.v1.Fermata.Attach:output_type -> fermata.v1.AttachResponse
+	32, // 51: fermata.v1.Fermata.PortForward:output_type -> fermata.v1.PortForwardResponse
+	34, // 52: fermata.v1.Fermata.ListNamespaces:output_type -> fermata.v1.ListNamespacesResponse
+	39, // 53: fermata.v1.Fermata.Tree:output_type -> fermata.v1.TreeResponse
+	44, // 54: fermata.v1.Fermata.Diff:output_type -> fermata.v1.DiffResponse
+	47, // 55: fermata.v1.Fermata.ImageHistory:output_type -> fermata.v1.ImageHistoryResponse
+	41, // [41:56] is the sub-list for method output_type
+	26, // [26:41] is the sub-list for method input_type
+	26, // [26:26] is the sub-list for extension type_name
+	26, // [26:26] is the sub-list for extension extendee
+	0,  // [0:26] is the sub-list for field type_name
 }
 
 func init() { file_fermata_v1_fermata_proto_init() }
@@ -3491,39 +3872,39 @@ func file_fermata_v1_fermata_proto_init() {
 	if File_fermata_v1_fermata_proto != nil {
 		return
 	}
-	file_fermata_v1_fermata_proto_msgTypes[14].OneofWrappers = []any{
+	file_fermata_v1_fermata_proto_msgTypes[19].OneofWrappers = []any{
 		(*ExecRequest_Start)(nil),
 		(*ExecRequest_Input)(nil),
 	}
-	file_fermata_v1_fermata_proto_msgTypes[17].OneofWrappers = []any{
+	file_fermata_v1_fermata_proto_msgTypes[22].OneofWrappers = []any{
 		(*Input_Data)(nil),
 		(*Input_End)(nil),
 		(*Input_Size)(nil),
 	}
-	file_fermata_v1_fermata_proto_msgTypes[18].OneofWrappers = []any{
+	file_fermata_v1_fermata_proto_msgTypes[23].OneofWrappers = []any{
 		(*ExecResponse_Stdout)(nil),
 		(*ExecResponse_Stderr)(nil),
 		(*ExecResponse_ExitCode)(nil),
 	}
-	file_fermata_v1_fermata_proto_msgTypes[19].OneofWrappers = []any{
+	file_fermata_v1_fermata_proto_msgTypes[24].OneofWrappers = []any{
 		(*AttachRequest_Start)(nil),
 		(*AttachRequest_Input)(nil),
 	}
-	file_fermata_v1_fermata_proto_msgTypes[21].OneofWrappers = []any{
+	file_fermata_v1_fermata_proto_msgTypes[26].OneofWrappers = []any{
 		(*AttachResponse_Attached)(nil),
 		(*AttachResponse_Stdout)(nil),
 		(*AttachResponse_Stderr)(nil),
 	}
-	file_fermata_v1_fermata_proto_msgTypes[23].OneofWrappers = []any{
+	file_fermata_v1_fermata_proto_msgTypes[28].OneofWrappers = []any{
 		(*PortForwardRequest_Start)(nil),
 		(*PortForwardRequest_Data)(nil),
 		(*PortForwardRequest_End)(nil),
 	}
-	file_fermata_v1_fermata_proto_msgTypes[25].OneofWrappers = []any{
+	file_fermata_v1_fermata_proto_msgTypes[30].OneofWrappers = []any{
 		(*PortForwardResponse_Data)(nil),
 		(*PortForwardResponse_End)(nil),
 	}
-	file_fermata_v1_fermata_proto_msgTypes[29].OneofWrappers = []any{
+	file_fermata_v1_fermata_proto_msgTypes[34].OneofWrappers = []any{
 		(*NamespaceHolder_Pause)(nil),
 		(*NamespaceHolder_Keeper)(nil),
 		(*NamespaceHolder_Bind)(nil),
@@ -3534,7 +3915,7 @@ func file_fermata_v1_fermata_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_fermata_v1_fermata_proto_rawDesc), len(file_fermata_v1_fermata_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   43,
+			NumMessages:   48,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

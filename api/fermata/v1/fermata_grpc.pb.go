@@ -25,6 +25,8 @@ const _ = grpc.SupportPackageIsVersion9
 const (
 	Fermata_Version_FullMethodName        = "/fermata.v1.Fermata/Version"
 	Fermata_Doctor_FullMethodName         = "/fermata.v1.Fermata/Doctor"
+	Fermata_Why_FullMethodName            = "/fermata.v1.Fermata/Why"
+	Fermata_Timeline_FullMethodName       = "/fermata.v1.Fermata/Timeline"
 	Fermata_Debts_FullMethodName          = "/fermata.v1.Fermata/Debts"
 	Fermata_LoadImage_FullMethodName      = "/fermata.v1.Fermata/LoadImage"
 	Fermata_PullImage_FullMethodName      = "/fermata.v1.Fermata/PullImage"
@@ -46,6 +48,12 @@ type FermataClient interface {
 	Version(ctx context.Context, in *VersionRequest, opts ...grpc.CallOption) (*VersionResponse, error)
 	// Doctor compares what is recorded with what the kernel has, and mends what it finds if it is asked to.
 	Doctor(ctx context.Context, in *DoctorRequest, opts ...grpc.CallOption) (*DoctorResponse, error)
+	// Why explains a pod, a container or an image, now or within the last hour: the answer first, then the evidence, then what to do.
+	// NotFound: nothing is known by that name.
+	Why(ctx context.Context, in *WhyRequest, opts ...grpc.CallOption) (*WhyResponse, error)
+	// Timeline is every stage of a pod and its containers, from the request on.
+	// NotFound: no such pod, now or within the last hour.
+	Timeline(ctx context.Context, in *TimelineRequest, opts ...grpc.CallOption) (*TimelineResponse, error)
 	// Debts lists what network plugins have not given back of pods that are gone, the oldest first.
 	Debts(ctx context.Context, in *DebtsRequest, opts ...grpc.CallOption) (*DebtsResponse, error)
 	// LoadImage stores the images of an archive sent in pieces. Nothing is stored when the call fails or the stream breaks.
@@ -103,6 +111,26 @@ func (c *fermataClient) Doctor(ctx context.Context, in *DoctorRequest, opts ...g
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(DoctorResponse)
 	err := c.cc.Invoke(ctx, Fermata_Doctor_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *fermataClient) Why(ctx context.Context, in *WhyRequest, opts ...grpc.CallOption) (*WhyResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(WhyResponse)
+	err := c.cc.Invoke(ctx, Fermata_Why_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *fermataClient) Timeline(ctx context.Context, in *TimelineRequest, opts ...grpc.CallOption) (*TimelineResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(TimelineResponse)
+	err := c.cc.Invoke(ctx, Fermata_Timeline_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -266,6 +294,12 @@ type FermataServer interface {
 	Version(context.Context, *VersionRequest) (*VersionResponse, error)
 	// Doctor compares what is recorded with what the kernel has, and mends what it finds if it is asked to.
 	Doctor(context.Context, *DoctorRequest) (*DoctorResponse, error)
+	// Why explains a pod, a container or an image, now or within the last hour: the answer first, then the evidence, then what to do.
+	// NotFound: nothing is known by that name.
+	Why(context.Context, *WhyRequest) (*WhyResponse, error)
+	// Timeline is every stage of a pod and its containers, from the request on.
+	// NotFound: no such pod, now or within the last hour.
+	Timeline(context.Context, *TimelineRequest) (*TimelineResponse, error)
 	// Debts lists what network plugins have not given back of pods that are gone, the oldest first.
 	Debts(context.Context, *DebtsRequest) (*DebtsResponse, error)
 	// LoadImage stores the images of an archive sent in pieces. Nothing is stored when the call fails or the stream breaks.
@@ -314,6 +348,12 @@ func (UnimplementedFermataServer) Version(context.Context, *VersionRequest) (*Ve
 }
 func (UnimplementedFermataServer) Doctor(context.Context, *DoctorRequest) (*DoctorResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Doctor not implemented")
+}
+func (UnimplementedFermataServer) Why(context.Context, *WhyRequest) (*WhyResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Why not implemented")
+}
+func (UnimplementedFermataServer) Timeline(context.Context, *TimelineRequest) (*TimelineResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Timeline not implemented")
 }
 func (UnimplementedFermataServer) Debts(context.Context, *DebtsRequest) (*DebtsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Debts not implemented")
@@ -401,6 +441,42 @@ func _Fermata_Doctor_Handler(srv interface{}, ctx context.Context, dec func(inte
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(FermataServer).Doctor(ctx, req.(*DoctorRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Fermata_Why_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(WhyRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(FermataServer).Why(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Fermata_Why_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(FermataServer).Why(ctx, req.(*WhyRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Fermata_Timeline_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(TimelineRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(FermataServer).Timeline(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Fermata_Timeline_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(FermataServer).Timeline(ctx, req.(*TimelineRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -552,6 +628,14 @@ var Fermata_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Doctor",
 			Handler:    _Fermata_Doctor_Handler,
+		},
+		{
+			MethodName: "Why",
+			Handler:    _Fermata_Why_Handler,
+		},
+		{
+			MethodName: "Timeline",
+			Handler:    _Fermata_Timeline_Handler,
 		},
 		{
 			MethodName: "Debts",

@@ -287,9 +287,9 @@ func explain(p *launch.Program, command string) func(int, syscall.Errno) error {
 			return nil
 		}
 		if errno == syscall.ENOENT && !strings.Contains(command, "/") {
-			return fmt.Errorf("exec %q: %w", command, failure{"executable file not found in $PATH", errno})
+			return errs.Blame(fmt.Errorf("exec %q: %w", command, failure{"executable file not found in $PATH", errno}), "program", command)
 		}
-		return fmt.Errorf("exec %q: %w", command, errno)
+		return errs.Blame(fmt.Errorf("exec %q: %w", command, errno), "program", command)
 	}
 }
 

@@ -82,7 +82,7 @@ func (r *root) bind(m specs.Mount, o options) error {
 		clone, err = cloneOfHost(m.Source, o)
 	}
 	if err != nil {
-		return err
+		return errs.Blame(err, "mount source", m.Source)
 	}
 	number := r.own(clone)
 	if label := r.c.Spec.Linux.MountLabel; label != "" && r.c.Relabel[m.Destination] { // before it is read-only

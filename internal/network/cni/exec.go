@@ -9,12 +9,15 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
 	"github.com/containernetworking/cni/pkg/invoke"
 	"github.com/containernetworking/cni/pkg/types"
 	"github.com/containernetworking/cni/pkg/version"
+
+	"fermata/internal/errs"
 )
 
 // outputGrace is how long a plugin's output is still read after it ended: something that it started may hold it open.
@@ -22,12 +25,26 @@ const outputGrace = time.Second
 
 // executor runs plugins. Unlike libcni's it ends with the context whatever the plugin does: the plugin is killed with its process group, and output
 // that something else holds open is not waited for.
-type executor struct{ version.PluginDecoder }
+type executor struct {
+	version.PluginDecoder
+
+	mu      sync.Mutex
+	working map[*Work]bool
+}
 
 var _ invoke.Exec = (*executor)(nil)
 
 // ExecPlugin implements [invoke.Exec]. Its errors, or libcni around them, name the plugin and what it was asked.
 func (e *executor) ExecPlugin(ctx context.Context, path string, stdin []byte, environ []string) ([]byte, error) {
+	defer e.begin(path, environ)()
+	out, err := e.run(ctx, path, stdin, environ)
+	return out, errs.Blame(err, culprit, filepath.Base(path))
+}
+
+// culprit is what plugins are called.
+const culprit = "CNI plugin"
+
+func (e *executor) run(ctx context.Context, path string, stdin []byte, environ []string) ([]byte, error) {
 	var stdout, stderr bytes.Buffer
 	began := time.Now()
 	cmd := exec.CommandContext(ctx, path)
@@ -56,13 +73,16 @@ func (e *executor) ExecPlugin(ctx context.Context, path string, stdin []byte, en
 }
 
 // command is what a plugin is asked to do.
-func command(environ []string) string {
+func command(environ []string) string { return value(environ, "CNI_COMMAND") }
+
+// value is that of an environment's variable.
+func value(environ []string, name string) string {
 	for _, e := range environ {
-		if verb, ok := strings.CutPrefix(e, "CNI_COMMAND="); ok {
-			return verb
+		if v, ok := strings.CutPrefix(e, name+"="); ok {
+			return v
 		}
 	}
-	return "?"
+	return ""
 }
 
 // lastLines is the end of what a plugin wrote, short enough for an error.
@@ -77,5 +97,40 @@ func lastLines(text string) string {
 
 // FindInPath implements [invoke.Exec].
 func (e *executor) FindInPath(plugin string, paths []string) (string, error) {
-	return invoke.FindInPath(plugin, paths)
+	path, err := invoke.FindInPath(plugin, paths)
+	return path, errs.Blame(err, culprit, plugin)
+}
+
+// Work is a plugin at work.
+type Work struct {
+	Plugin, Verb, SandboxID string
+	Since                   time.Time
+}
+
+// begin remembers that a plugin works until the returned function is called.
+func (e *executor) begin(path string, environ []string) (end func()) {
+	w := &Work{Plugin: filepath.Base(path), Verb: command(environ), SandboxID: value(environ, "CNI_CONTAINERID"), Since: time.Now()}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.working == nil {
+		e.working = map[*Work]bool{}
+	}
+	e.working[w] = true
+	return func() {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		delete(e.working, w)
+	}
+}
+
+// Working returns what a plugin does for a sandbox right now.
+func (p *Plugins) Working(sandboxID string) (Work, bool) {
+	p.exec.mu.Lock()
+	defer p.exec.mu.Unlock()
+	for w := range p.exec.working {
+		if w.SandboxID == sandboxID {
+			return *w, true
+		}
+	}
+	return Work{}, false
 }

@@ -227,7 +227,7 @@ func (s *Store) Take(r *Record) error {
 		s.keep(r)
 		return nil
 	}
-	return errs.New(errs.ResourceExhausted, "lease addresses for %s: none left, all %d of %v are leased to %d pods", r.SandboxID, count, s.ranges, len(s.leases))
+	return errs.Blame(errs.New(errs.ResourceExhausted, "lease addresses for %s: none left, all %d of %v are leased to %d pods", r.SandboxID, count, s.ranges, len(s.leases)), "address range", fmt.Sprint(s.ranges))
 }
 
 func (s *Store) free(n uint64) bool {
