@@ -44,7 +44,9 @@ func TestWhyNamesStageAndCulprit(t *testing.T) {
 			_, err := w.CRI.Pull(t.Context(), "locked.test/app:1")
 			return "locked.test/app:1", err
 		}, "locked.test", "credentials for locked.test"},
-		{"the program is missing", func(t *testing.T) (string, error) { return p.fails(t, "absent", func(c *runtimeapi.ContainerConfig) { c.Command = []string{"nosuch"} }) },
+		{"the program is missing", func(t *testing.T) (string, error) {
+			return p.fails(t, "absent", func(c *runtimeapi.ContainerConfig) { c.Command = []string{"nosuch"} })
+		},
 			`exec "nosuch": executable file not found in $PATH`, "program nosuch"},
 		{"the program is for another machine", func(t *testing.T) (string, error) {
 			alien := filepath.Join(w.Dir, "alien")
