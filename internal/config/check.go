@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 
 	"fermata/internal/errs"
@@ -51,6 +52,13 @@ func checkValue(kind Kind, value string) error {
 	case Cgroup:
 		if !filepath.IsAbs(value) || filepath.Clean(value) != value || value == "/" {
 			return errors.New("a cgroup reads /name or /name/name, from the cgroup root")
+		}
+	case Size:
+		_, err := ParseSize(value)
+		return err
+	case Number:
+		if n, err := strconv.Atoi(value); err != nil || n < 1 {
+			return errors.New("not a number from 1 on")
 		}
 	case Level:
 		if !slices.Contains(Levels(), value) {

@@ -44,6 +44,8 @@ type Config struct {
 	CNIConfDir, CNIBinDir, CNICacheDir string
 	// CadvisorSocket is the address of the socket that cAdvisor asks, "unix:///path"; "" = none.
 	CadvisorSocket string
+	// ContainerLogMaxSize and ContainerLogRate are sizes ([ParseSize]), ContainerLogMaxFiles is a number; "" is no limit.
+	ContainerLogMaxSize, ContainerLogMaxFiles, ContainerLogRate string
 	// LogLevel is one of debug, info, warn, error.
 	LogLevel string
 

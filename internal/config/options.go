@@ -17,6 +17,8 @@ const (
 	CIDRs   Kind = "CIDRs"
 	Cgroup  Kind = "cgroup path"
 	Level   Kind = "level"
+	Size    Kind = "size"
+	Number  Kind = "number"
 )
 
 // Option is one row of the table.
@@ -81,6 +83,15 @@ func Options() []Option {
 		{Flag: "cadvisor-socket", Kind: Address, Explained: "none",
 			Description: "socket to answer cAdvisor on; the kubelet's asks unix:///run/containerd/containerd.sock only",
 			field:       func(c *Config) *string { return &c.CadvisorSocket }},
+		{Flag: "container-log-max-size", Kind: Size, Explained: "none: the kubelet rotates",
+			Description: "length over which a container's log is rotated as it is written, such as 10Mi",
+			field:       func(c *Config) *string { return &c.ContainerLogMaxSize }},
+		{Flag: "container-log-max-files", Kind: Number, Default: "3",
+			Description: "files of a container's log where it has a largest size, the current one included",
+			field:       func(c *Config) *string { return &c.ContainerLogMaxFiles }},
+		{Flag: "container-log-rate", Kind: Size, Explained: "none",
+			Description: "bytes a second that a container's log may grow by, such as 1Mi; what comes faster is dropped, counted and marked",
+			field:       func(c *Config) *string { return &c.ContainerLogRate }},
 		{Flag: "log-level", Kind: Level, Default: "info",
 			Description: "what the daemon says: " + strings.Join(Levels(), ", "),
 			field:       func(c *Config) *string { return &c.LogLevel }},

@@ -176,7 +176,7 @@ func (r *launcher) StartContainer(ctx context.Context, c *pod.ContainerStart) (*
 	if l.StdioUID, l.StdioGID, err = stdioOwner(c.Spec, c.Spec.Process); err != nil {
 		return nil, err
 	}
-	if err := containerStdio(l, c); err != nil {
+	if err := r.containerStdio(l, c); err != nil {
 		return nil, err
 	}
 	if c.LogDir != nil {

@@ -1,8 +1,11 @@
 package daemon
 
 import (
+	"strconv"
+
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
+	"fermata/internal/config"
 	"fermata/internal/keeper/wire"
 	"fermata/internal/linux"
 	"fermata/internal/pod"
@@ -18,10 +21,27 @@ func stdioOwner(s *specs.Spec, p *specs.Process) (uid, gid uint32, err error) {
 	return uid, gid, err
 }
 
+// logLimits are what the configuration says that a container's log may take.
+func logLimits(cfg *config.Config) (*wire.Log, error) {
+	size, err := config.ParseSize(cfg.ContainerLogMaxSize)
+	if err != nil {
+		return nil, err
+	}
+	rate, err := config.ParseSize(cfg.ContainerLogRate)
+	if err != nil {
+		return nil, err
+	}
+	files, _ := strconv.Atoi(cfg.ContainerLogMaxFiles) // checked when it was read; 0 is the keeper's own default
+	return &wire.Log{MaxSize: size, MaxFiles: files, Rate: rate}, nil
+}
+
 // containerStdio says what the container's standard streams are.
-func containerStdio(l *wire.Launch, c *pod.ContainerStart) error {
+func (r *launcher) containerStdio(l *wire.Launch, c *pod.ContainerStart) (err error) {
 	if c.LogBase != "" {
-		l.Log = &wire.Log{Base: c.LogBase}
+		if l.Log, err = logLimits(r.cfg); err != nil {
+			return err
+		}
+		l.Log.Base = c.LogBase
 	}
 	if c.Spec.Process.Terminal {
 		l.Stdin, l.Stdout, l.Stderr = wire.Given, wire.Given, wire.Given

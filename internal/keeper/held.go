@@ -39,6 +39,10 @@ type heldLog struct {
 	Dir     string `json:"dir"`
 	Base    string `json:"base"`
 	MaxLine int    `json:"maxLine,omitempty"`
+	// MaxSize, MaxFiles and Rate are as in wire.Log.
+	MaxSize  int64 `json:"maxSize,omitempty"`
+	MaxFiles int   `json:"maxFiles,omitempty"`
+	Rate     int64 `json:"rate,omitempty"`
 }
 
 const heldKind = "process"
@@ -324,6 +328,7 @@ func (p *process) takeOverLog(l *heldLog) error {
 		}
 	}
 	p.output.journal = j
+	p.output.limits = &limits{heldLog: *l}
 	file, same, e := findLog(l, j.note.device, j.note.inode)
 	if file != nil {
 		p.output.writer.Reopen(file)

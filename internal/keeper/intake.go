@@ -91,7 +91,11 @@ func (o *output) log(s *stream, b *buffers, got []byte) {
 
 // write appends entries, after which all that was taken of a stream but the last bytes is in the log. The caller holds o.writing.
 func (o *output) write(s *stream, entries []byte, left int, now time.Time) {
-	o.writer.Write(entries, now)
+	if o.limit(entries, now) {
+		o.writer.Write(entries, now)
+	} else {
+		o.writer.Drop(entries)
+	}
 	o.journal.logged(s.lane, left, o.writer.Size(), o.writer.Loss())
 }
 

@@ -355,7 +355,8 @@ func (p *process) openLog(dir *linux.FD, l *wire.Log) error {
 	if err != nil {
 		return err
 	}
-	p.held.Log = &heldLog{Dir: path, Base: l.Base, MaxLine: l.MaxLine}
+	p.held.Log = &heldLog{Dir: path, Base: l.Base, MaxLine: l.MaxLine, MaxSize: l.MaxSize, MaxFiles: l.MaxFiles, Rate: l.Rate}
+	p.output.limits = &limits{heldLog: *p.held.Log}
 	file, err := logs.OpenFile(dir, l.Base)
 	if err != nil {
 		return err

@@ -49,6 +49,7 @@ type output struct {
 	writing chan struct{}
 	writer  *logs.Writer
 	journal *journal  // what a next keeper must know; nil if nothing is logged
+	limits  *limits   // of the log; nil: none
 	last    time.Time // of the last batch
 	lastN   int       // its size
 
@@ -334,8 +335,8 @@ func (o *output) drain() (dropped uint64) {
 	return o.writer.Dropped()
 }
 
-// reopen goes on in a new file, which it takes. When it returns without error, everything read from then on goes there.
-func (o *output) reopen(file *linux.FD) error {
+// reopen goes on in a new file, base in dir, which it takes. When it returns without error, everything read from then on goes there.
+func (o *output) reopen(file *linux.FD, dir, base string) error {
 	limit := time.NewTimer(drainLimit)
 	defer limit.Stop()
 	select {
@@ -353,6 +354,9 @@ func (o *output) reopen(file *linux.FD) error {
 		return errs.New(errs.FailedPrecondition, "reopen log %s: the process has ended and its log is complete", file.Name())
 	}
 	o.writer.Reopen(file)
+	if o.limits != nil {
+		o.limits.Dir, o.limits.Base = dir, base
+	}
 	o.noteFile(file)
 	return nil
 }

@@ -80,7 +80,7 @@ func TestADeadDiskStopsOnlyItsOwnLog(t *testing.T) {
 		t.Fatal(err)
 	}
 	begin := time.Now()
-	if err := deadOut.reopen(file); !errs.Is(err, errs.Unavailable) {
+	if err := deadOut.reopen(file, "", ""); !errs.Is(err, errs.Unavailable) {
 		t.Errorf("reopen: %v", err)
 	}
 	deadEnd.Close()

@@ -179,7 +179,7 @@ func (p *process) reopen(dirs []*linux.FD, base string) error {
 	if err != nil {
 		return err
 	}
-	if err := out.reopen(file); err != nil {
+	if err := out.reopen(file, path, base); err != nil {
 		return err
 	}
 	p.mu.Lock()
@@ -187,7 +187,9 @@ func (p *process) reopen(dirs []*linux.FD, base string) error {
 	if log := p.held.Log; log == nil || log.Dir == path && log.Base == base || p.pidfd == nil {
 		return nil
 	}
-	p.held.Log = &heldLog{Dir: path, Base: base, MaxLine: p.held.Log.MaxLine}
+	next := *p.held.Log
+	next.Dir, next.Base = path, base
+	p.held.Log = &next
 	return p.keep()
 }
 

@@ -49,7 +49,10 @@ type Writer struct {
 	cause    error
 }
 
-// Loss is what a Writer could not write: of Dropped bytes the log does not say Unmarked yet, which failed by Cause.
+// errRate is why entries were dropped that came faster than the log may grow.
+var errRate = errors.New("written faster than the limit allows")
+
+// Loss is what a Writer could not write: of Dropped bytes the log does not say Unmarked yet, which failed by Cause; 0 for too fast ([Writer.Drop]).
 type Loss struct {
 	Dropped, Unmarked uint64
 	Cause             syscall.Errno
@@ -72,7 +75,9 @@ func (w *Writer) Loss() Loss {
 func (w *Writer) SetLoss(l Loss) {
 	w.dropped.Store(l.Dropped)
 	if w.unmarked = l.Unmarked; w.unmarked > 0 {
-		w.cause = l.Cause
+		if w.cause = l.Cause; l.Cause == 0 {
+			w.cause = errRate
+		}
 	}
 }
 
@@ -136,6 +141,9 @@ func (w *Writer) append(entries []byte) {
 	}
 	w.drop(entries[whole:], err)
 }
+
+// Drop drops entries that come too fast: the next ones that are written have the mark of it before them.
+func (w *Writer) Drop(entries []byte) { w.drop(entries, errRate) }
 
 func (w *Writer) drop(entries []byte, cause error) {
 	w.dropped.Add(uint64(len(entries)))

@@ -95,7 +95,7 @@ func (v value) time(to *time.Time) error {
 }
 
 // integer reads a number into any integer type; what does not fit is cut, as the sender's own conversion would.
-func integer[T ~int | ~int32 | ~uint8 | ~uint32 | ~uint64](v value, to *T) error {
+func integer[T ~int | ~int32 | ~int64 | ~uint8 | ~uint32 | ~uint64](v value, to *T) error {
 	var n uint64
 	err := v.number(&n)
 	*to = T(n)

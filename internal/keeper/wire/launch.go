@@ -26,6 +26,9 @@ const (
 const (
 	logBase = iota + 1
 	logMaxLine
+	logMaxSize
+	logMaxFiles
+	logRate
 )
 
 // Encode returns the message's fields; the descriptors go beside them, in order.
@@ -43,6 +46,9 @@ func (l *Launch) Encode() []byte {
 		var sub fields
 		sub.text(logBase, l.Log.Base)
 		sub.number(logMaxLine, uint64(int64(l.Log.MaxLine)))
+		sub.number(logMaxSize, uint64(l.Log.MaxSize))
+		sub.number(logMaxFiles, uint64(int64(l.Log.MaxFiles)))
+		sub.number(logRate, uint64(l.Log.Rate))
 		f.bytes(launchLog, sub)
 	}
 	for _, p := range l.FDs {
@@ -105,6 +111,12 @@ func decodeLog(b []byte) (*Log, error) {
 			return v.text(&l.Base)
 		case logMaxLine:
 			return integer(v, &l.MaxLine)
+		case logMaxSize:
+			return integer(v, &l.MaxSize)
+		case logMaxFiles:
+			return integer(v, &l.MaxFiles)
+		case logRate:
+			return integer(v, &l.Rate)
 		}
 		return nil
 	})

@@ -119,6 +119,13 @@ type Log struct {
 	Base string
 	// MaxLine is the length over which a line is cut in pieces, in bytes; 0 for the usual 16384, -1 for the longest possible.
 	MaxLine int
+	// MaxSize is the length in bytes over which the log is rotated by the keeper, 0 for never. MaxFiles is how many files there may be then, the current one
+	// included; 0 for three.
+	MaxSize  int64
+	MaxFiles int
+	// Rate is how many bytes a second are written in the long run, 0 for any number. What comes faster is dropped, counted, and marked in the log: the process
+	// never waits.
+	Rate int64
 }
 
 // PassedFD is a descriptor and what it is for.
