@@ -54,11 +54,13 @@ type parts struct {
 	images   *image.Store
 	network  *network.Network
 	keeper   keeperLink
-	pods     *pod.Manager
-	node     cri.Node
-	streams  *stream.Server
-	listener net.Listener
-	cadvisor net.Listener // nil: nobody asked for it, or it cannot be had
+	// keeperPath is the keeper's binary, once it was looked for.
+	keeperPath string
+	pods       *pod.Manager
+	node       cri.Node
+	streams    *stream.Server
+	listener   net.Listener
+	cadvisor   net.Listener // nil: nobody asked for it, or it cannot be had
 }
 
 // Run is the daemon: it returns when ctx ends, or when it cannot go on. Pods run on.

@@ -76,7 +76,13 @@ func (p *parts) upgradeKeeper(ctx context.Context, c *client.Client, binary stri
 func (p *parts) keeperCgroup() string { return "/fermata-keeper-" + p.cfg.Instance() }
 
 // keeperBinary is where the keeper is: unpacked from this binary, or beside it.
-func (p *parts) keeperBinary() (string, error) {
+func (p *parts) keeperBinary() (path string, err error) {
+	if p.keeperPath != "" { // looked at before: when a keeper is to be replaced, time matters
+		if _, err := os.Stat(p.keeperPath); err == nil {
+			return p.keeperPath, nil
+		}
+	}
+	defer func() { p.keeperPath = path }()
 	if path, err := unpackKeeper(filepath.Join(p.cfg.Root, "bin")); path != "" || err != nil {
 		return path, err
 	}
