@@ -142,7 +142,7 @@ func (s *Server) readHeld(before *inherited) error {
 	return s.sweepFiles()
 }
 
-// sweepFiles removes FIFOs and journals of processes that are not there.
+// sweepFiles removes FIFOs, journals and pins of processes that are not there: of launches that the keeper before did not get through, and of what it was forgetting.
 func (s *Server) sweepFiles() error {
 	entries, err := os.ReadDir(s.fifoDir())
 	if err != nil {
@@ -157,6 +157,19 @@ func (s *Server) sweepFiles() error {
 	for _, e := range entries {
 		if !wanted[e.Name()] {
 			s.o.warn(os.Remove(filepath.Join(s.fifoDir(), e.Name())))
+		}
+	}
+	pins, err := os.ReadDir(s.pinDir())
+	if err != nil {
+		return fmt.Errorf("sweep pins: %w", err)
+	}
+	pinned := map[string]bool{}
+	for id := range s.processes {
+		pinned[fileName(id)] = true
+	}
+	for _, e := range pins {
+		if !pinned[e.Name()] {
+			s.o.warn(linux.Unpin(filepath.Join(s.pinDir(), e.Name())))
 		}
 	}
 	return nil

@@ -285,3 +285,32 @@ func TestATerminalLivesAsLongAsOneHoldsIt(t *testing.T) {
 		t.Errorf("restore what has ended: %v", err)
 	}
 }
+
+func TestWhatBelongsToNothingIsSweptAway(t *testing.T) {
+	m := newMortal(t)
+	launched := m.sh("p", "exec sleep 1000", m.logged)
+	stray := filepath.Join(m.o.State, "pins", "stray")
+	if err := launched.Pidfd.Pin(stray); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"stray.stdout", "stray.journal"} {
+		if err := os.WriteFile(filepath.Join(m.o.State, "fifo", name), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	broken := filepath.Join(m.o.State, "processes", "broken")
+	if err := os.WriteFile(broken, []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	m.kill()
+	m.follow()
+	if left, _ := filepath.Glob(m.o.State + "/*/stray*"); len(left) != 0 || exists(t, broken) {
+		t.Errorf("left: %v", left)
+	}
+	if processes, err := m.Processes(t.Context()); err != nil || len(processes) != 1 || processes[0].Exit != nil {
+		t.Errorf("listed %+v, %v", processes, err)
+	}
+	if !exists(t, m.o.State, "pins", "p") || !exists(t, m.o.State, "fifo", "p.journal") {
+		t.Error("what belongs to something was swept away")
+	}
+}
