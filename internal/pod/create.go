@@ -177,7 +177,7 @@ func (m *Manager) register(c *Container, r ContainerRecord) error {
 func (m *Manager) image(ref *runtimeapi.ImageSpec, user string) (*Image, error) {
 	img, err := m.Images.Resolve(ref.GetImage())
 	if err != nil {
-		return nil, err
+		return nil, errs.Blame(err, "image", ref.GetImage())
 	}
 	return img, m.Images.Hold(img.ID, user)
 }

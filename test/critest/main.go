@@ -177,7 +177,6 @@ func suite(ctx context.Context, o options, done func([]spec, passage)) (err erro
 	if err != nil {
 		return err
 	}
-	began = time.Now()
 	for _, r := range o.passages() {
 		began = time.Now()
 		report, err := execute(ctx, o, program, n, r)

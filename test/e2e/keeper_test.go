@@ -49,14 +49,14 @@ func (w *world) killKeeper(t *testing.T, container string) time.Duration {
 
 // load are pods under a keeper that is killed.
 type load struct {
-	n               *world
-	pods            []*podOf
-	writers, enders []string
-	terminals       []string
-	pids            map[string]string // by container
-	conn            net.Conn
-	echo            *bufio.Reader
-	lines, said     int
+	n           *world
+	pods        []*podOf
+	writers     []string
+	terminals   []string
+	pids        map[string]string // by container
+	conn        net.Conn
+	echo        *bufio.Reader
+	lines, said int
 }
 
 // startLoad runs pods, each with a container that writes numbered lines to both streams until a file appears, and then exits with its number; one with a terminal does so too, one

@@ -259,11 +259,26 @@ func TestAContainersLastWordsReachWhoIsAttached(t *testing.T) {
 	}
 }
 
+// Sessions of fermata.v1 that their client leaves leave nothing, no process in the container either (cancel_test.go has CRI's).
+func TestLeftSessionsOfTheCommandLineLeaveNothing(t *testing.T) {
+	s := newSession(t)
+	if s.Kind != "fermata" {
+		t.Skip("containerd has no such sessions")
+	}
+	podID, id := s.container(t, "exec sleep 1000", nil)
+	own := s.own(t)
+	for range 25 {
+		own(podID, id)
+	}
+	eventually(t, "only the container's own process is left", func() (bool, string) {
+		out, err := s.CRI.Exec(t.Context(), id, "sh", "-c", "ls -d /proc/[0-9]*")
+		check(t, err)
+		return strings.Count(out, "\n") <= 3, out // sleep, this shell, ls
+	})
+}
+
 // own begins the sessions of fermata.v1 and leaves them.
 func (s *session) own(t *testing.T) func(podID, id string) {
-	if s.Kind != "fermata" {
-		return func(string, string) {}
-	}
 	conn, err := grpc.NewClient(s.Endpoint, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	check(t, err)
 	t.Cleanup(func() { conn.Close() })
