@@ -149,13 +149,3 @@ func (n *Network) Teardown(ctx context.Context) error { return n.builtin.Teardow
 
 // Loopback brings lo up in a network namespace.
 func Loopback(netns *linux.FD) error { return builtin.Loopback(netns) }
-
-// Counters are an interface's totals since it was made.
-type Counters = builtin.Counters
-
-// Stats gives the counters of every connected pod's interface, by sandbox, at the cost of one question to the kernel. A pod that a plugin connected
-// without a link at the host (macvlan, ipvlan) is left out.
-func (n *Network) Stats() (map[string]Counters, error) { return n.builtin.Stats(n.plugins.Links()) }
-
-// Interfaces returns the counters of every interface of a network namespace but lo.
-func Interfaces(netns *linux.FD) ([]Counters, error) { return builtin.Interfaces(netns) }

@@ -14,7 +14,7 @@ func (m *Manager) ListPodSandboxMetrics() ([]*runtimeapi.PodSandboxMetrics, erro
 	if err != nil {
 		return nil, err
 	}
-	traffic := m.countersOrNone()
+	traffic := m.counters()
 	return readPods(m, nil, func(p *Pod, r *PodRecord) (*runtimeapi.PodSandboxMetrics, error) {
 		return m.podMetrics(p, r, &stats.Figures{Filesystem: space, Interfaces: traffic[p.id]}), nil
 	}), nil

@@ -19,21 +19,19 @@ import (
 
 // networkCounter is a [Network] that counts traffic.
 type networkCounter interface {
-	// Counters gives the interfaces of every attached sandbox, the default one first.
+	// Counters gives the interfaces of every attached sandbox, the default one first. Beside an error it gives those that could be read.
 	Counters() (map[string][]stats.Interface, error)
+	// CountersOf gives those of one sandbox.
+	CountersOf(sandboxID string) ([]stats.Interface, error)
 }
 
-// counters asks once for all pods' traffic.
-func (m *Manager) counters() (map[string][]stats.Interface, error) {
-	if n, ok := m.Network.(networkCounter); ok {
-		return n.Counters()
+// counters asks once for all pods' traffic. It is for lists: without some figures, the rest is still worth telling.
+func (m *Manager) counters() map[string][]stats.Interface {
+	n, ok := m.Network.(networkCounter)
+	if !ok {
+		return nil
 	}
-	return nil, nil
-}
-
-// countersOrNone is counters for lists: without them, the rest is still worth telling.
-func (m *Manager) countersOrNone() map[string][]stats.Interface {
-	all, err := m.counters()
+	all, err := n.Counters()
 	if err != nil {
 		m.Log.Warn("leave network figures out", "error", err)
 	}
@@ -50,15 +48,17 @@ func (m *Manager) PodSandboxStats(id string) (*runtimeapi.PodSandboxStats, error
 	if r.State != Ready {
 		return nil, errs.New(errs.Unavailable, "stats of pod sandbox %s: it is %s, not ready", p.id, r.State)
 	}
-	traffic, err := m.counters()
-	if err != nil {
-		return nil, err
-	}
 	s, err := m.podStats(p, &r)
 	if err != nil {
 		return nil, err
 	}
-	s.Linux.Network = stats.Network(time.Now(), traffic[p.id])
+	if n, ok := m.Network.(networkCounter); ok {
+		traffic, err := n.CountersOf(p.id)
+		if err != nil {
+			return nil, err
+		}
+		s.Linux.Network = stats.Network(time.Now(), traffic)
+	}
 	return s, nil
 }
 
@@ -66,7 +66,7 @@ func (m *Manager) PodSandboxStats(id string) (*runtimeapi.PodSandboxStats, error
 func (m *Manager) ListPodSandboxStats(filter *runtimeapi.PodSandboxStatsFilter) []*runtimeapi.PodSandboxStats {
 	var traffic map[string][]stats.Interface
 	var counted sync.WaitGroup
-	counted.Go(func() { traffic = m.countersOrNone() })
+	counted.Go(func() { traffic = m.counters() })
 	list := readPods(m, filter, m.podStats)
 	counted.Wait()
 	at := time.Now()

@@ -35,6 +35,12 @@ func (f *fakeNetwork) Counters() (map[string][]stats.Interface, error) {
 	return all, nil
 }
 
+// CountersOf is of one of them.
+func (f *fakeNetwork) CountersOf(id string) ([]stats.Interface, error) {
+	all, err := f.Counters()
+	return all[id], err
+}
+
 // inhabit puts a process of the test's own into a group, in every hierarchy.
 func (n *node) inhabit(path string) {
 	n.t.Helper()

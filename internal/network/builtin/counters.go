@@ -2,7 +2,7 @@ package builtin
 
 import (
 	"fmt"
-	"maps"
+	"slices"
 
 	"fermata/internal/linux"
 	"fermata/internal/network/endpoint"
@@ -24,18 +24,28 @@ type Counters struct {
 	rtnl.Stats
 }
 
-// Interfaces lists the counters of every interface of a namespace but lo.
+// Interfaces lists the counters of a namespace's interfaces, eth0 first. Left out are lo and what has never been used: the tunnels that some modules
+// put into every new namespace.
 func Interfaces(netns *linux.FD) (all []Counters, err error) {
 	err = visit(netns, func(pod *rtnl.Conn) error {
 		links, err := pod.Links()
 		for _, l := range links {
-			if !l.Loopback {
+			if !l.Loopback && (l.Up || l.Stats != rtnl.Stats{}) {
 				all = append(all, Counters{l.Name, l.Stats})
 			}
 		}
 		return err
 	})
+	slices.SortStableFunc(all, func(a, b Counters) int { return rank(a.Name) - rank(b.Name) })
 	return all, err
+}
+
+// rank puts the default interface before all others.
+func rank(name string) int {
+	if name == endpoint.Interface {
+		return 0
+	}
+	return 1
 }
 
 // visit speaks to a namespace once.
@@ -55,9 +65,7 @@ func visit(netns *linux.FD, do func(*rtnl.Conn) error) error {
 
 // Stats gives the counters of every connected pod, by sandbox, in one question to the kernel: what the host's ends received is what the
 // pods sent.
-//
-// others are host's ends of pods that somebody else connected, by sandbox.
-func (b *Bridge) Stats(others map[string]string) (map[string]Counters, error) {
+func (b *Bridge) Stats() (map[string]Counters, error) {
 	links, err := b.host.Links()
 	if err != nil {
 		return nil, fmt.Errorf("read network counters: %w", err)
@@ -66,18 +74,11 @@ func (b *Bridge) Stats(others map[string]string) (map[string]Counters, error) {
 	for _, l := range links {
 		byName[l.Name] = l
 	}
-	ends := maps.Clone(others)
-	if ends == nil {
-		ends = map[string]string{}
-	}
-	for _, r := range b.leases.All() {
-		ends[r.SandboxID] = r.HostInterface
-	}
 	all := map[string]Counters{}
-	for sandbox, name := range ends {
-		if l := byName[name]; l != nil {
+	for _, r := range b.leases.All() {
+		if l := byName[r.HostInterface]; l != nil {
 			h := l.Stats
-			all[sandbox] = Counters{endpoint.Interface, rtnl.Stats{
+			all[r.SandboxID] = Counters{endpoint.Interface, rtnl.Stats{
 				RxPackets: h.TxPackets, TxPackets: h.RxPackets, RxBytes: h.TxBytes, TxBytes: h.RxBytes,
 				RxErrors: h.TxErrors, TxErrors: h.RxErrors, RxDropped: h.TxDropped, TxDropped: h.RxDropped,
 			}}

@@ -524,7 +524,7 @@ func TestLoopbackAndCounters(t *testing.T) {
 		t.Errorf("counters %+v", c)
 	}
 	m.flood(p.ip4(), 20, 1000) // to the pod: the host's end sends what the pod receives
-	stats, err := b.Stats(nil)
+	stats, err := b.Stats()
 	if got := stats["one"]; err != nil || len(stats) != 1 || got.Name != "eth0" || got.RxBytes < 20_000 || got.TxBytes >= got.RxBytes {
 		t.Errorf("stats %+v, %v, counters %+v", stats, err, counters[0])
 	}

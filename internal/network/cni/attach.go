@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -93,19 +92,12 @@ func resultOf(answer *types100.Result) *result {
 			out.Gateways = append(out.Gateways, ip.Gateway.String())
 		}
 	}
-	for _, i := range answer.Interfaces {
-		if i.Sandbox == "" && out.HostLink == "" {
-			if _, err := net.InterfaceByName(i.Name); err == nil {
-				out.HostLink = i.Name
-			}
-		}
-	}
 	return out
 }
 
 // endpoint is a record's result in the words of package network.
 func (r *record) endpoint() (*endpoint.Result, error) {
-	out := &endpoint.Result{Interface: endpoint.Interface, HostInterface: r.Result.HostLink}
+	out := &endpoint.Result{Interface: endpoint.Interface}
 	for _, text := range r.Result.IPs {
 		ip, err := netip.ParseAddr(text)
 		if err != nil {

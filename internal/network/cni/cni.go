@@ -23,6 +23,7 @@ import (
 
 	"fermata/internal/durable"
 	"fermata/internal/errs"
+	"fermata/internal/linux"
 	"fermata/internal/network/endpoint"
 )
 
@@ -113,17 +114,23 @@ func (p *Plugins) Has(sandboxID string) bool {
 	return p.records[sandboxID] != nil
 }
 
-// Links are the host's ends of connected pods, by sandbox, of those that have one.
-func (p *Plugins) Links() map[string]string {
+// Connected are the sandboxes that are connected here.
+func (p *Plugins) Connected() []string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	links := map[string]string{}
+	var ids []string
 	for id, r := range p.records {
-		if r.Result != nil && r.Result.HostLink != "" {
-			links[id] = r.Result.HostLink
+		if r.Result != nil && r.Debt == nil {
+			ids = append(ids, id)
 		}
 	}
-	return links
+	return ids
+}
+
+// NetNS is the path by which plugins know a sandbox's network namespace; there is one for as long as it is connected.
+func (p *Plugins) NetNS(sandboxID string) (path string, there bool) {
+	path = p.netns(sandboxID)
+	return path, linux.IsNamespaceFile(path)
 }
 
 // Status says what keeps pods from being connected, nil if nothing does: no configuration, a plugin missing, or (CNI 1.1) what a plugin says.

@@ -43,7 +43,6 @@ type record struct {
 type result struct {
 	IPs      []string `json:"ips"`
 	Gateways []string `json:"gateways,omitempty"`
-	HostLink string   `json:"host_link,omitempty"`
 }
 
 type debt struct {

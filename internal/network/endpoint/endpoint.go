@@ -102,7 +102,7 @@ func CheckID(id string) error {
 type Result struct {
 	// Interface is the name inside the pod.
 	Interface string
-	// HostInterface is the name of the other end, at the host.
+	// HostInterface is the name of the other end, at the host; "" of a pod that plugins connected.
 	HostInterface string
 	// IPs are the pod's addresses, the primary one first.
 	IPs []netip.Addr
