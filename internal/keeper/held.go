@@ -189,7 +189,7 @@ func (p *process) takeOver(h *held, before *inherited) {
 		p.pidfd, err = p.find(h)
 	}
 	warn(err)
-	alive := p.pidfd != nil && p.pidfd.Signal(0) == nil
+	alive := p.pidfd != nil && !p.pidfd.PidfdEnded() // a zombie takes signals too
 	if h.OOM != "" {
 		p.oom, p.oomBefore = reopenOOM(h.OOM), h.OOMBefore
 	}
@@ -209,7 +209,7 @@ func (p *process) takeOver(h *held, before *inherited) {
 		}
 		warn(err)
 	}
-	warn(p.takeOverOutput(h, alive, before))
+	warn(p.takeOverOutput(h, before))
 	if p.pidfd == nil {
 		p.lost = "the process ended while no keeper ran, and this kernel does not keep how (Linux 6.15 does)"
 		p.server.work.Go(p.end)
@@ -267,7 +267,7 @@ func reopenOOM(path string) *linux.FD {
 }
 
 // takeOverOutput goes on reading FIFOs, and with the log where its last whole line ends. A terminal's master is awaited from the daemon ([process.restore]).
-func (p *process) takeOverOutput(h *held, alive bool, before *inherited) error {
+func (p *process) takeOverOutput(h *held, before *inherited) error {
 	var sources []source
 	var failed []error
 	var followers []func() error // what is logged again was told to them
@@ -279,10 +279,13 @@ func (p *process) takeOverOutput(h *held, alive bool, before *inherited) error {
 			sources = append(sources, source{name, reader, false})
 			continue
 		}
-		if !alive && nobodyReads(path) {
+		// Opened to write first, which only succeeds while somebody has it open to read: from then on its contents stay, whoever goes away.
+		holder, err := linux.Open(path, os.O_WRONLY|nonblock, 0)
+		if errors.Is(err, errNoReader) && p.ending() {
 			orphaned = true
 		}
 		reader, err := linux.Open(path, os.O_RDONLY|nonblock, 0)
+		holder.Close()
 		if err != nil {
 			failed = append(failed, err)
 			continue
@@ -324,11 +327,14 @@ func (p *process) takeOverOutput(h *held, alive bool, before *inherited) error {
 	return errors.Join(failed...)
 }
 
-// nobodyReads reports whether a FIFO has no reader, so that its contents went with the last process that had it open.
-func nobodyReads(path string) bool {
-	w, err := linux.Open(path, os.O_WRONLY|nonblock, 0)
-	w.Close()
-	return errors.Is(err, errNoReader)
+// ending reports whether a process that is taken over has ended, or is so far on its way that it has closed its FIFOs: then their contents went with it.
+func (p *process) ending() bool {
+	if p.pidfd == nil {
+		return true
+	}
+	ending, err := p.pidfd.PidfdEnding()
+	p.server.o.warn(err)
+	return ending
 }
 
 // takeOverLog opens the log that was written to, wherever it was moved, and logs what the journal has.

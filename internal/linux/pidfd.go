@@ -68,6 +68,13 @@ func (f *FD) WaitPidfd() (Exit, error) {
 	return Exit{Code: 128 + int(info.status), Signal: syscall.Signal(info.status)}, nil
 }
 
+// PidfdEnded reports whether the process of a pidfd has ended, reaped or not: pidfd_open(2). (A signal, 0 too, still reaches what nobody has reaped.)
+func (f *FD) PidfdEnded() bool {
+	p := []unix.PollFd{{Fd: int32(f.Int()), Events: unix.POLLIN}}
+	err := retry(func() error { _, err := unix.Poll(p, 0); return err })
+	return err == nil && p[0].Revents&unix.POLLIN != 0
+}
+
 // WaitReaped waits until the process of a pidfd has ended and somebody has reaped it, for limit at most (ETIMEDOUT). Linux 6.15 tells; before, it may be
 // waited for in vain.
 func (f *FD) WaitReaped(limit time.Duration) error {

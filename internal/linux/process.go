@@ -121,29 +121,50 @@ const exitCodeField = 52 - 3
 
 // ZombieExit returns how the process of a pidfd ended that nobody has reaped yet, child or not. known is false if it runs, or is reaped.
 func (f *FD) ZombieExit() (exit Exit, known bool, err error) {
-	pid, err := f.PID()
-	if IsGone(err) {
-		return Exit{}, false, nil
-	}
-	if err != nil {
+	fields, err := f.stat()
+	if err != nil || len(fields) <= exitCodeField || string(fields[0]) != "Z" {
 		return Exit{}, false, err
-	}
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if errors.Is(err, os.ErrNotExist) || IsGone(err) {
-		return Exit{}, false, nil
-	}
-	if err != nil {
-		return Exit{}, false, err
-	}
-	if err := f.Signal(0); err != nil { // reaped meanwhile: what was read may be of another process
-		return Exit{}, false, nil //nolint:nilerr // told by known
-	}
-	fields := bytes.Fields(b[bytes.LastIndexByte(b, ')')+1:])
-	if len(fields) <= exitCodeField || string(fields[0]) != "Z" {
-		return Exit{}, false, nil
 	}
 	status, err := strconv.Atoi(string(fields[exitCodeField]))
 	return exitOf(unix.WaitStatus(status)), err == nil, err
+}
+
+// stat is what /proc/PID/stat says of the process of a pidfd from its state on; nil if it is reaped.
+func (f *FD) stat() ([][]byte, error) {
+	pid, err := f.PID()
+	if IsGone(err) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if errors.Is(err, os.ErrNotExist) || IsGone(err) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := f.Signal(0); err != nil { // reaped meanwhile: what was read may be of another process
+		return nil, nil //nolint:nilerr // told by nil
+	}
+	return bytes.Fields(b[bytes.LastIndexByte(b, ')')+1:]), nil
+}
+
+const (
+	flagsField = 9 - 3 // of proc_pid_stat(5), as exitCodeField
+	exiting    = 0x4   // PF_EXITING of the kernel's include/linux/sched.h
+)
+
+// PidfdEnding reports whether the process of a pidfd is on its way out or has ended, reaped or not. Its descriptors are closed after that became so, and
+// its pidfd tells of the end after they are closed.
+func (f *FD) PidfdEnding() (bool, error) {
+	fields, err := f.stat()
+	if err != nil || len(fields) <= flagsField {
+		return err == nil, err
+	}
+	flags, err := strconv.ParseUint(string(fields[flagsField]), 10, 64)
+	return flags&exiting != 0, err
 }
 
 // HideFromDebuggers keeps this process's memory and descriptors from everybody without CAP_SYS_PTRACE: PR_SET_DUMPABLE 0, prctl(2).
