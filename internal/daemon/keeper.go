@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"fermata/internal/errs"
@@ -11,8 +12,12 @@ import (
 	"fermata/internal/keeper/wire"
 )
 
-// keeperRetry is how long the daemon waits before it tries again to start a keeper that could not be started.
-const keeperRetry = time.Second
+// keeperRetry is how long the daemon waits, at most, before it tries again to start a keeper that could not be started; firstKeeperRetry the first time, because
+// it may have been killed as the one before it.
+const (
+	keeperRetry      = time.Second
+	firstKeeperRetry = 10 * time.Millisecond
+)
 
 // openKeeper starts the keeper if none runs and connects to it.
 func (p *parts) openKeeper(ctx context.Context) error {
@@ -37,7 +42,7 @@ func (p *parts) connectKeeper(ctx context.Context) error {
 		return err
 	}
 	c, err := client.Dial(ctx, client.Options{Socket: p.cfg.KeeperSocket(), OnExit: func(e wire.Exit) {
-		p.keeper.holds.release(&e)
+		p.keeper.holds.release(e.ID)
 		p.pods.Exited(exitOf(&e))
 	}})
 	if err != nil {
@@ -103,11 +108,11 @@ func (p *parts) watchKeeper(ctx context.Context) {
 		}
 		began := time.Now()
 		p.log.Error("the keeper has ended; another is started")
-		for p.replaceKeeper(ctx) != nil {
+		for wait := firstKeeperRetry; p.replaceKeeper(ctx) != nil; wait = min(4*wait, keeperRetry) {
 			select {
 			case <-ctx.Done():
 				return
-			case <-time.After(keeperRetry):
+			case <-time.After(wait):
 			}
 		}
 		p.log.Warn("another keeper has taken over", "after", time.Since(began))
@@ -123,8 +128,25 @@ func (p *parts) replaceKeeper(ctx context.Context) error {
 	if err := old.Close(); err != nil {
 		p.log.Warn("close the connection to the keeper that ended", "error", err)
 	}
-	if err := p.pods.Resync(ctx); err != nil {
+	if err := p.resync(ctx); err != nil {
 		p.log.Error("bring pods to what the new keeper holds", "error", err)
 	}
 	return nil
+}
+
+// resync brings pods to what the keeper holds, as long as it lives: should it be killed too, nobody but who waits here starts the next.
+func (p *parts) resync(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	var watch sync.WaitGroup
+	defer watch.Wait()
+	defer cancel()
+	keeper := p.keeper.client()
+	watch.Go(func() {
+		select {
+		case <-keeper.Done():
+			cancel()
+		case <-ctx.Done():
+		}
+	})
+	return p.pods.Resync(ctx)
 }

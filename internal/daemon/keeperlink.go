@@ -176,10 +176,7 @@ func (k *keeperLink) Pidfd(ctx context.Context, id string) (*linux.FD, error) {
 func (k *keeperLink) Forget(ctx context.Context, id string) error {
 	err := k.ask(ctx, func(c *client.Client) error { return c.Forget(ctx, id) })
 	if errs.Is(err, errs.NotFound) {
-		err = nil
-	}
-	if err == nil {
-		k.holds.drop(id)
+		return nil
 	}
 	return err
 }
