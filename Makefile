@@ -44,7 +44,7 @@ stop: ## end what `make run` started and remove all of it (root)
 	@SCRATCH=$(SCRATCH) demo/stop
 
 .PHONY: test
-test: tools check unit e2e fault kubelet-e2e kernels ## everything CI runs (root)
+test: tools check unit e2e kubelet-e2e kernels ## everything CI runs (root)
 
 .PHONY: unit
 unit: build ## the Go tests of every package but those of the whole program in test/ (root: they make namespaces, mounts and cgroups)
@@ -93,6 +93,10 @@ kubelet-e2e: build tools ## fermata under a real kubelet, alone with static pods
 .PHONY: fault
 fault: build tools ## a fault at every step of every pipeline: errors, panics, kill -9 (root)
 	@set -o pipefail; $(GO) test -count=1 -timeout 20m -v ./test/fault | grep -v -e '^=== RUN' -e '    --- PASS'
+
+.PHONY: torture
+torture: build tools ## all of the torture that `make fault` does a part of: SEED=… for other random choices (root)
+	$(GO) test -count=1 -timeout 60m -v -run TestTorture ./test/fault -args -ops 2000 -kills 200 -lines 10000000 $(if $(SEED),-seed $(SEED))
 
 .PHONY: cluster-e2e
 cluster-e2e: build tools ## a whole Kubernetes with two nodes on this machine; the first time it is built, in ten minutes (root)

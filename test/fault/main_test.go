@@ -7,6 +7,7 @@ package fault
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -38,6 +39,8 @@ var program = sync.OnceValues(func() (string, error) {
 	}
 	return out, nil
 })
+
+var keep = flag.Bool("keep", false, "keep the directory of a test that fails")
 
 // world is a node under test.
 type world struct {
@@ -102,6 +105,10 @@ func (w *world) end(t *testing.T) {
 	if t.Failed() {
 		log, _ := os.ReadFile(w.Log)
 		t.Logf("the daemon's log ends:\n%s", log[max(0, len(log)-8000):])
+		if *keep {
+			t.Logf("kept: %s", w.Dir)
+			return
+		}
 	}
 	os.RemoveAll(w.Dir)
 }
