@@ -23,8 +23,8 @@ const defaultFiles = 3
 // limits are what a log may take. The reader of the log alone uses it, holding output.writing.
 type limits struct {
 	heldLog
-	// budget is how many bytes may be written now, as of then.
-	budget int64
+	// budget is how many bytes may be written now, as of then; with fractions, which is all that there is for the moment between two batches.
+	budget float64
 	then   time.Time
 }
 
@@ -34,15 +34,15 @@ func (l *limits) allows(n int, now time.Time) bool {
 		return true
 	}
 	if l.then.IsZero() {
-		l.budget = l.Rate
+		l.budget = float64(l.Rate)
 	} else if gone := now.Sub(l.then); gone > 0 {
-		l.budget += int64(min(gone, time.Second)) * l.Rate / int64(time.Second)
+		l.budget += gone.Seconds() * float64(l.Rate)
 	}
-	l.budget, l.then = min(l.budget, l.Rate), now
+	l.budget, l.then = min(l.budget, float64(l.Rate)), now
 	if l.budget <= 0 {
 		return false
 	}
-	l.budget -= int64(n)
+	l.budget -= float64(n)
 	return true
 }
 
