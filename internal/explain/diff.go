@@ -3,10 +3,13 @@ package explain
 import (
 	"context"
 	"errors"
+	"maps"
 	"os"
 	"slices"
+	"strings"
 	"syscall"
 
+	"fermata/internal/errs"
 	"fermata/internal/linux"
 )
 
@@ -61,6 +64,10 @@ type differ struct {
 	tell func(Change) error
 }
 
+// maxDepth bounds how deep is looked: a container can make a directory in a directory for as long as its disk lasts, and on the way there are, for each, its
+// descriptors and its path.
+const maxDepth = 512
+
 // opaqueAttribute marks a directory that hides what is below it: overlayfs, Documentation/filesystems/overlayfs.rst.
 const opaqueAttribute = "trusted.overlay.opaque"
 
@@ -74,6 +81,9 @@ func (d *differ) directory(upper *linux.FD, lowers []*linux.FD, path string) err
 	if err := d.ctx.Err(); err != nil {
 		return err
 	}
+	if strings.Count(path, "/") > maxDepth {
+		return errs.New(errs.FailedPrecondition, "compare files: %.200s… is deeper than %d directories", path, maxDepth)
+	}
 	names, err := upper.EntryNames()
 	if err != nil {
 		return err
@@ -82,17 +92,23 @@ func (d *differ) directory(upper *linux.FD, lowers []*linux.FD, path string) err
 	if err != nil {
 		return err
 	}
-	written := names
+	removed := map[string]bool{}
 	if hides {
 		hidden, err := entriesOf(lowers)
 		if err != nil {
 			return err
 		}
-		names = append(slices.Clone(names), hidden...)
+		for _, name := range hidden {
+			removed[name] = true
+		}
+		for _, name := range names {
+			delete(removed, name)
+		}
+		names = slices.AppendSeq(names, maps.Keys(removed))
 	}
 	slices.Sort(names)
-	for _, name := range slices.Compact(names) {
-		if !slices.Contains(written, name) {
+	for _, name := range names {
+		if removed[name] {
 			if err := d.tell(Change{Deleted, path + "/" + name}); err != nil {
 				return err
 			}

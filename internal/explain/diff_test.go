@@ -9,6 +9,7 @@ import (
 	"syscall"
 	"testing"
 
+	"fermata/internal/errs"
 	"fermata/internal/linux"
 )
 
@@ -95,4 +96,17 @@ func TestDiffTellsWhatAContainerChanged(t *testing.T) {
 			t.Errorf("%v after %d", err, told)
 		}
 	})
+}
+
+func TestDiffLooksOnlySoDeep(t *testing.T) {
+	upper := tree(t)
+	if err := os.MkdirAll(filepath.Join(upper, strings.Repeat("d/", maxDepth+2)), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	e := &Explainer{Pods: &fake{upper: upper}}
+	told := 0
+	err := e.Diff(t.Context(), "c", func(Change) error { told++; return nil })
+	if !errs.Is(err, errs.FailedPrecondition) || told != maxDepth+1 {
+		t.Errorf("%d changes, %v", told, err)
+	}
 }
