@@ -251,14 +251,18 @@ func (m *Manager) killExecGroup(ctx context.Context, c *Container, r *ContainerR
 	if c.countExec(0) == 1 {
 		return group.Kill(ctx)
 	}
-	return killSession(group.Processes, proc)
+	return killSession(ctx, group.Processes, proc)
 }
 
 // killSession kills those of a cgroup's processes that are in the exec's session or descend from it. It looks again until it has found nobody new
-// twice: a shell may start another command between the look and its own end, and a child that is being born is not in the list yet.
-func killSession(list func() ([]int, error), proc *Process) error {
+// twice: a shell may start another command between the look and its own end, and a child that is being born is not in the list yet. One that starts processes
+// faster than they are killed is left to its container's end when ctx ends: meanwhile nobody else can run a command there.
+func killSession(ctx context.Context, list func() ([]int, error), proc *Process) error {
 	killed := map[int]bool{}
 	for quiet := 0; quiet < 2; {
+		if err := ctx.Err(); err != nil {
+			return fmt.Errorf("kill the session of process %d: it started %d processes and starts more: %w", proc.PID, len(killed), err)
+		}
 		pids, err := list()
 		if err != nil {
 			return err

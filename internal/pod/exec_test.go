@@ -1,6 +1,10 @@
 package pod
 
 import (
+	"context"
+	"errors"
+	"os"
+	"os/exec"
 	"testing"
 	"time"
 
@@ -35,5 +39,24 @@ func TestNoExecBeginsWhileAnothersGroupIsKilled(t *testing.T) {
 	c.execGate.release()
 	if _, err := n.ExecSync(t.Context(), id, []string{"echo", "x"}, 0); err != nil {
 		t.Error(err)
+	}
+}
+
+func TestKillingASessionThatGrowsEndsWithItsTime(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	born := 0
+	err := killSession(ctx, func() ([]int, error) {
+		if born++; born == 10 {
+			cancel()
+		}
+		child := exec.Command("sleep", "60")
+		if err := child.Start(); err != nil {
+			return nil, err
+		}
+		t.Cleanup(func() { child.Process.Kill(); child.Wait() })
+		return []int{child.Process.Pid}, nil
+	}, &Process{PID: os.Getpid()}) // whose descendants all of them are
+	if !errors.Is(err, context.Canceled) || born != 10 {
+		t.Errorf("after %d processes: %v", born, err)
 	}
 }
