@@ -14,6 +14,8 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
 	fermatav1 "fermata/api/fermata/v1"
 )
 
@@ -147,13 +149,30 @@ func (f *forwarding) accept(l net.Listener, remote uint16) {
 			if err == nil || f.ctx.Err() != nil {
 				return
 			}
-			if code := status.Code(err); code == codes.NotFound || code == codes.FailedPrecondition || code == codes.Unavailable {
-				f.end(err) // the pod has ended, or the daemon
+			if f.over(err) {
+				f.end(err)
 				return
 			}
 			f.tell(f.Stderr, "fermata: connection to port %d: %s", remote, strings.ReplaceAll(plain(err), "\n", "; "))
 		})
 	}
+}
+
+// over says whether no other connection can succeed either: the pod has ended, or the daemon. That nobody listens at a port is a failed
+// precondition too, so the pod itself is asked for.
+func (f *forwarding) over(err error) bool {
+	switch status.Code(err) {
+	case codes.NotFound:
+		return true
+	case codes.FailedPrecondition, codes.Unavailable:
+		client, err := f.runtime(f.ctx)
+		if err != nil {
+			return true
+		}
+		pod, err := client.PodSandboxStatus(f.ctx, &runtimeapi.PodSandboxStatusRequest{PodSandboxId: f.id})
+		return err != nil || pod.GetStatus().GetState() != runtimeapi.PodSandboxState_SANDBOX_READY
+	}
+	return false
 }
 
 // forward joins one connection to the pod's port. Either side may end what it has to say before the other does.

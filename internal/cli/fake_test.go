@@ -39,6 +39,7 @@ type fake struct {
 	loaded     bytes.Buffer
 	archive    string // what ExportImage sends
 	attach     *fermatav1.Attached
+	stopped    bool   // pods are not ready
 	begun      func() // a command that hangs
 	// namespaces and tree are what the daemon has found; asked is the last question.
 	namespaces      []*fermatav1.Namespace
@@ -176,9 +177,15 @@ func (f *fake) RunPodSandbox(_ context.Context, r *runtimeapi.RunPodSandboxReque
 }
 
 func (f *fake) PodSandboxStatus(_ context.Context, r *runtimeapi.PodSandboxStatusRequest) (*runtimeapi.PodSandboxStatusResponse, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	state := runtimeapi.PodSandboxState_SANDBOX_READY
+	if f.stopped {
+		state = runtimeapi.PodSandboxState_SANDBOX_NOTREADY
+	}
 	return &runtimeapi.PodSandboxStatusResponse{
 		Status: &runtimeapi.PodSandboxStatus{
-			Id: r.PodSandboxId, Network: &runtimeapi.PodSandboxNetworkStatus{Ip: "10.88.0.2", AdditionalIps: []*runtimeapi.PodIP{{Ip: "fd00::2"}}},
+			State: state, Id: r.PodSandboxId, Network: &runtimeapi.PodSandboxNetworkStatus{Ip: "10.88.0.2", AdditionalIps: []*runtimeapi.PodIP{{Ip: "fd00::2"}}},
 		},
 		Info: map[string]string{"info": fmt.Sprintf(`{"pid": %d}`, os.Getpid())},
 	}, nil
@@ -441,8 +448,11 @@ func (s *fakeFermata) PortForward(stream fermatav1.Fermata_PortForwardServer) er
 	}
 	switch first.GetStart().Port {
 	case 9:
-		return status.Error(codes.Internal, "forward to port 9: connection refused")
+		return status.Error(codes.FailedPrecondition, "forward to port 9: connection refused")
 	case 10:
+		s.f.mu.Lock()
+		s.f.stopped = true
+		s.f.mu.Unlock()
 		return status.Error(codes.FailedPrecondition, "find pod sandbox web: it is not ready")
 	}
 	for {
