@@ -88,7 +88,8 @@ func (c *canceller) makePod(t *testing.T) {
 	open := func(tty bool) func(*runtimeapi.ContainerConfig) {
 		return func(config *runtimeapi.ContainerConfig) {
 			config.Stdin, config.Tty = true, tty
-			// pause's: what a killed command leaves behind is reaped by it, not by cat.
+			// pause's: what a killed command leaves behind is reaped by it. In a namespace of its own cat would have to, and does not: such zombies
+			// stay until the container ends, under every runtime, as only the namespace's first process inherits them (pid_namespaces(7)).
 			config.Linux.SecurityContext.NamespaceOptions.Pid = runtimeapi.NamespaceMode_POD
 		}
 	}
