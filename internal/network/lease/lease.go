@@ -80,8 +80,10 @@ func Open(dir string) (s *Store, broken []string, err error) {
 	if err := os.MkdirAll(s.leasesDir(), 0o700); err != nil {
 		return nil, nil, err
 	}
-	if err := durable.Sweep(s.leasesDir()); err != nil { // a crash came between writing and renaming
-		return nil, nil, err
+	for _, d := range []string{dir, s.leasesDir()} { // a crash came between writing and renaming
+		if err := durable.Sweep(d); err != nil {
+			return nil, nil, err
+		}
 	}
 	files, err := os.ReadDir(s.leasesDir())
 	if err != nil {

@@ -3,6 +3,7 @@ package lease
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -236,5 +237,36 @@ func TestAPositionThatCannotBeReadBeginsTheRoundAnew(t *testing.T) {
 	}
 	if got := take(t, open(t, dir, "10.1.0.0/24"), "b"); got != "[10.1.0.3/24]" {
 		t.Errorf("got %s", got)
+	}
+}
+
+// A daemon that is killed between writing and renaming leaves nothing for ever, neither of a lease nor of the position.
+func TestWhatAKilledWriterLeftIsSweptAway(t *testing.T) {
+	dir := t.TempDir()
+	if _, _, err := Open(dir); err != nil {
+		t.Fatal(err)
+	}
+	var left []string
+	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err == nil && d.IsDir() {
+			left = append(left, filepath.Join(path, ".writing-1-1-next.json"))
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range left {
+		if err := os.WriteFile(path, []byte("{"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, _, err := Open(dir); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range left {
+		if _, err := os.Stat(path); !os.IsNotExist(err) {
+			t.Errorf("%s: %v", path, err)
+		}
 	}
 }
