@@ -2,7 +2,9 @@
 // it was, the same request again succeeds, in under a second after the daemon's start; containers that ran run on with the same PID, the same
 // connections and no line of their logs missing; and nothing is left on the machine.
 //
-// The program under test is built with the tag "failpoints" (package failpoint); which steps there are it tells itself.
+// The program of that matrix is built with the tag "failpoints" (package failpoint); which steps there are it tells itself.
+//
+// Beside it: the torture (random requests, random kills), writers without a daemon, many pods and broken records.
 package fault
 
 import (
@@ -12,7 +14,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"sync"
 	"testing"
 	"time"
 
@@ -26,7 +27,7 @@ import (
 func TestMain(m *testing.M) { leak.Main(m) }
 
 // program is fermata with failpoints. The keeper that it contains has none.
-var program = sync.OnceValues(func() (string, error) {
+func program() (string, error) {
 	root, err := tools.Root()
 	if err != nil {
 		return "", err
@@ -38,7 +39,7 @@ var program = sync.OnceValues(func() (string, error) {
 		return "", fmt.Errorf("build fermata with failpoints: %w\n%s", err, b)
 	}
 	return out, nil
-})
+}
 
 var keep = flag.Bool("keep", false, "keep the directory of a test that fails")
 
@@ -49,12 +50,18 @@ type world struct {
 	before *machine.Snapshot
 }
 
-// start runs a node whose daemon has failpoints.
-func start(t *testing.T) *world {
+// startWithFailpoints runs a node whose daemon has them.
+func startWithFailpoints(t *testing.T) *world {
 	t.Helper()
 	binary, err := program()
 	check(t, err)
 	t.Cleanup(func() { os.Remove(binary) })
+	return start(t, binary)
+}
+
+// start runs a node; binary is its fermata, "" for bin/fermata.
+func start(t *testing.T, binary string) *world {
+	t.Helper()
 	registry, err := images.Serve(t.Context())
 	check(t, err)
 	t.Cleanup(func() { registry.Close() })

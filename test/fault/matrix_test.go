@@ -33,7 +33,7 @@ const retryLimit = time.Second
 
 // Every step of every pipeline × every fault: the request that failed succeeds when it is repeated, the bystander does not notice, and nothing is left.
 func TestEveryStepSurvivesEveryFault(t *testing.T) {
-	w := start(t)
+	w := startWithFailpoints(t)
 	b := newBystander(t, w)
 	rehearsal := newLife(w, 0)
 	for _, c := range rehearsal.calls() {

@@ -15,10 +15,11 @@ import (
 type numbered struct {
 	count [2]int // lines of stdout and of stderr
 	piece [2][]byte
-	// ended says that the writer's last line is there, and slow and slowest what it says of its writes.
-	ended          bool
-	slow, slowestU int
-	said           [2]int
+	// ended says that the writer's last line is there, which says how many lines there are, how many writes took more than 10 ms, how many of those because
+	// nobody read, and how many microseconds the slowest took.
+	ended                  bool
+	said                   [2]int
+	blocked, slow, slowest int
 	// marks are fermata's own words.
 	marks []string
 }
@@ -84,7 +85,7 @@ func (n *numbered) entry(line, want []byte) ([]byte, error) {
 	}
 	if stream == 0 && bytes.HasPrefix(content, []byte("end ")) {
 		n.ended = true
-		_, err := fmt.Sscanf(string(content), "end %d %d %d %d", &n.said[0], &n.said[1], &n.slow, &n.slowestU)
+		_, err := fmt.Sscanf(string(content), "end %d %d %d %d %d", &n.said[0], &n.said[1], &n.blocked, &n.slow, &n.slowest)
 		return want, err
 	}
 	want = lines.Append(want[:0], n.count[stream])

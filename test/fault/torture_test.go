@@ -20,8 +20,6 @@ import (
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials/insecure"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
-
-	"fermata/internal/testkit/tools"
 )
 
 // What `make fault` does of it; `make torture` does all: see the Makefile.
@@ -64,13 +62,8 @@ type tally struct {
 
 // Many clients do at random what kubelets do while daemon, keeper and pauses are killed: no exit code and no line of a log is lost, and nothing is left.
 func TestTorture(t *testing.T) {
-	w := start(t)
-	binary, err := tools.Own(t.Context(), "test/fault/writer")
-	check(t, err)
-	b, err := os.ReadFile(binary)
-	check(t, err)
-	to := &torture{w: w, t: t, writer: filepath.Join(w.Dir, "writer"), due: make(chan struct{}, 1)}
-	check(t, os.WriteFile(to.writer, b, 0o755))
+	w := start(t, "")
+	to := &torture{w: w, t: t, writer: w.writer(t), due: make(chan struct{}, 1)}
 	to.quota = max(1, *linesFlag*8 / *opsFlag)
 	to.tally.by, to.tally.slowest, to.tally.killed = map[string]int{}, map[string]time.Duration{}, map[string]int{}
 	t.Logf("seed %d: %d operations by %d clients, %d kills, %d lines", *seedFlag, *opsFlag, torturers, *killsFlag, *linesFlag)

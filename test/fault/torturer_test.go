@@ -22,7 +22,6 @@ import (
 
 	fermatav1 "fermata/api/fermata/v1"
 	"fermata/internal/testkit/cri"
-	"fermata/internal/testkit/images"
 	"fermata/test/fault/lines"
 )
 
@@ -205,9 +204,8 @@ func (c *torturer) create() error {
 	p := c.roomy()
 	c.made++
 	s := &subject{pod: p, code: int32(1 + c.random.IntN(120)), state: created}
-	s.config = cri.ContainerConfig(fmt.Sprintf("c%d", c.made), images.Busybox, "/writer", "-lines", strconv.Itoa(c.quota/2+c.random.IntN(c.quota+1)),
+	s.config = writerConfig(c.writer, fmt.Sprintf("c%d", c.made), "-lines", strconv.Itoa(c.quota/2+c.random.IntN(c.quota+1)),
 		"-seed", strconv.Itoa(c.random.Int()), "-exit", strconv.Itoa(int(s.code)))
-	s.config.Mounts = []*runtimeapi.Mount{{HostPath: c.writer, ContainerPath: "/writer", Readonly: true}}
 	err := c.ask(func(ctx context.Context) (err error) {
 		s.id, err = c.w.CRI.Create(ctx, p.id, p.config, s.config)
 		return err

@@ -11,6 +11,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/signal"
+	"runtime"
 	"syscall"
 	"time"
 
@@ -23,15 +24,17 @@ type writer struct {
 	batch   int // lines a write, at most
 	numbers [2]int
 	rest    [2][]byte // of a line whose first half was written
-	// slowest is how long the slowest write took, slow how many took longer than limit.
-	slowest time.Duration
-	slow    int
+	// slowest is how long the slowest write took, slow how many took longer than limit, blocked how many of those because they waited for somebody to read:
+	// the others were kept from the processor.
+	slowest       time.Duration
+	slow, blocked int
 }
 
 // limit is from when on a write counts as blocked.
 const limit = 10 * time.Millisecond
 
 func main() {
+	runtime.LockOSThread() // for waits
 	count := flag.Int("lines", 1<<60, "`lines` to write at least, in both streams together")
 	seed := flag.Uint64("seed", 1, "of the sizes of writes and the pauses between them")
 	code := flag.Int("exit", 0, "exit `code`")
@@ -49,7 +52,7 @@ func main() {
 	for stream, rest := range w.rest {
 		w.write(stream, rest)
 	}
-	w.write(0, fmt.Appendf(nil, "end %d %d %d %d\n", w.numbers[0], w.numbers[1], w.slow, w.slowest.Microseconds()))
+	w.write(0, fmt.Appendf(nil, "end %d %d %d %d %d\n", w.numbers[0], w.numbers[1], w.blocked, w.slow, w.slowest.Microseconds()))
 	os.Exit(*code)
 }
 
@@ -98,7 +101,7 @@ func (w *writer) steadily(rate int, length time.Duration, ended <-chan os.Signal
 }
 
 func (w *writer) write(stream int, b []byte) {
-	began := time.Now()
+	waited, began := waits(), time.Now()
 	if _, err := []*os.File{os.Stdout, os.Stderr}[stream].Write(b); err != nil {
 		os.Exit(99) // there is nobody to tell
 	}
@@ -106,5 +109,18 @@ func (w *writer) write(stream int, b []byte) {
 	w.slowest = max(w.slowest, took)
 	if took > limit {
 		w.slow++
+		if waits() > waited {
+			w.blocked++
+		}
 	}
+}
+
+// waits is how often this thread has waited, as opposed to having been interrupted: getrusage(2).
+func waits() int64 {
+	const thisThread = 1
+	var u syscall.Rusage
+	if err := syscall.Getrusage(thisThread, &u); err != nil {
+		os.Exit(98)
+	}
+	return u.Nvcsw
 }
