@@ -21,10 +21,54 @@ type holds struct {
 	of    map[string]*hold // by container ID
 }
 
-// hold is a container's. Members are nil where it has none.
-type hold struct{ stdin, console, stdout, stderr *linux.FD }
+// hold is a container's, or a pod's namespaces. Members are nil where it has none.
+type hold struct {
+	stdin, console, stdout, stderr *linux.FD
+	namespaces                     map[string]*linux.FD
+}
 
-func (h *hold) close() { linux.CloseAll(h.stdin, h.console, h.stdout, h.stderr) }
+func (h *hold) close() {
+	linux.CloseAll(h.stdin, h.console, h.stdout, h.stderr)
+	closeNamespaces(h.namespaces)
+}
+
+// takePod holds a pod's namespaces: without keeper and pause, were both killed, its nursery would be nobody's.
+func (h *holds) takePod(ctx context.Context, c *client.Client, id string) error {
+	held, err := c.Namespaces(ctx, id)
+	if errs.Is(err, errs.FailedPrecondition) || errs.Is(err, errs.NotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if old := h.of[id]; old != nil {
+		old.close()
+	}
+	h.of[id] = &hold{namespaces: held}
+	return nil
+}
+
+// pod duplicates what is held of a pod's namespaces; nil if nothing is.
+func (h *holds) pod(id string) (map[string]*linux.FD, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	held := h.of[id]
+	if held == nil || len(held.namespaces) == 0 {
+		return nil, nil
+	}
+	dups := map[string]*linux.FD{}
+	for kind, fd := range held.namespaces {
+		dup, err := fd.Dup()
+		if err != nil {
+			closeNamespaces(dups)
+			return nil, err
+		}
+		dups[kind] = dup
+	}
+	return dups, nil
+}
 
 // take holds what a container has; console, nil without one, is duplicated. A container that ended meanwhile, so that nobody will release it, is not held.
 func (h *holds) take(ctx context.Context, c *client.Client, id string, pidfd, console *linux.FD) error {
@@ -62,8 +106,15 @@ func (h *holds) take(ctx context.Context, c *client.Client, id string, pidfd, co
 	return errors.Join(failed...)
 }
 
-// release lets go of an ended container's.
-func (h *holds) release(id string) {
+// release lets go of an ended container's. A pod's namespaces are kept until it is forgotten.
+func (h *holds) release(e *wire.Exit) {
+	if e.Kind != wire.Pause {
+		h.drop(e.ID)
+	}
+}
+
+// drop lets go of what is held of a pod or container.
+func (h *holds) drop(id string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if held := h.of[id]; held != nil {
@@ -101,6 +152,9 @@ func (h *holds) exchange(ctx context.Context, c *client.Client) error {
 	}
 	var failed []error
 	for _, p := range processes {
+		if p.Kind == wire.Pause && !h.has(p.ID) {
+			failed = append(failed, h.takePod(ctx, c, p.ID))
+		}
 		if p.Exit != nil || p.Kind != wire.Container {
 			continue
 		}
@@ -123,6 +177,12 @@ func (h *holds) exchange(ctx context.Context, c *client.Client) error {
 		}
 	}
 	return errors.Join(failed...)
+}
+
+func (h *holds) has(id string) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.of[id] != nil
 }
 
 // find takes hold of what a container has of which only the keeper knows.

@@ -42,7 +42,7 @@ func (p *parts) connectKeeper(ctx context.Context) error {
 		return err
 	}
 	c, err := client.Dial(ctx, client.Options{Socket: p.cfg.KeeperSocket(), OnExit: func(e wire.Exit) {
-		p.keeper.holds.release(e.ID)
+		p.keeper.holds.release(&e)
 		p.pods.Exited(exitOf(&e))
 	}})
 	if err != nil {

@@ -176,7 +176,10 @@ func (k *keeperLink) Pidfd(ctx context.Context, id string) (*linux.FD, error) {
 func (k *keeperLink) Forget(ctx context.Context, id string) error {
 	err := k.ask(ctx, func(c *client.Client) error { return c.Forget(ctx, id) })
 	if errs.Is(err, errs.NotFound) {
-		return nil
+		err = nil
+	}
+	if err == nil {
+		k.holds.drop(id)
 	}
 	return err
 }

@@ -76,7 +76,14 @@ func (r *launcher) StartSandbox(ctx context.Context, s *pod.SandboxStart) (*pod.
 		return nil, err
 	}
 	defer oom.Close()
-	return r.launch(ctx, plan, l)
+	proc, err := r.launch(ctx, plan, l)
+	if err != nil {
+		return nil, err
+	}
+	if err := r.keeper.holds.takePod(ctx, r.keeper.client(), s.ID); err != nil {
+		r.log.Error("hold a pod's namespaces beside the keeper: they would be lost with that and pause", "pod", s.ID, "error", err)
+	}
+	return proc, nil
 }
 
 // passOOM has the keeper count what the kernel kills in a cgroup for want of memory; nil without such a count. The caller closes it after the launch.
@@ -102,7 +109,13 @@ func (r *launcher) heldBefore(ctx context.Context, s *pod.SandboxStart) (h heldN
 	if !s.Again {
 		return h, nil
 	}
-	if h.all, err = r.keeper.Namespaces(ctx, s.ID); err != nil {
+	h.all, err = r.keeper.Namespaces(ctx, s.ID)
+	if errs.Is(err, errs.FailedPrecondition) { // a keeper that follows one that was killed, as pause was: it came too late
+		if held, e := r.keeper.holds.pod(s.ID); held != nil || e != nil {
+			h.all, err = held, e
+		}
+	}
+	if err != nil {
 		return h, err
 	}
 	users, err := spec.PodUsers(s.Config)

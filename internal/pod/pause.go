@@ -6,10 +6,18 @@ import (
 	"time"
 
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"fermata/internal/errs"
 )
 
 // renewLimit bounds the launch of a pause in another's place.
 const renewLimit = 30 * time.Second
+
+// renewTries is how often it is tried again where the supervisor is not ready for it, renewPause apart.
+const (
+	renewTries = 10
+	renewPause = 20 * time.Millisecond
+)
 
 // pauseEnded takes in the end of a pod's pause. A pod that was to live goes on: its namespaces are held without pause, and another is put into them. Only
 // where containers live in its PID namespace it is the end of the pod: the kernel kills all of them with the namespace's first process.
@@ -89,6 +97,11 @@ func (m *Manager) renewPause(p *Pod, e Exit) {
 	}
 	group, err := m.Cgroups.Create(r.Cgroup)
 	if err == nil {
+		err = m.startPause(ctx, p, &r, group, true)
+	}
+	// The supervisor may be replaced meanwhile, and the one that follows must have seen the end of pause for itself.
+	for tries := 0; (errs.Is(err, errs.Unavailable) || errs.Is(err, errs.FailedPrecondition)) && tries < renewTries && ctx.Err() == nil; tries++ {
+		time.Sleep(renewPause)
 		err = m.startPause(ctx, p, &r, group, true)
 	}
 	if err != nil {

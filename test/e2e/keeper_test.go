@@ -34,6 +34,9 @@ func (w *world) keeper() int {
 func (w *world) killKeeper(t *testing.T, container string) time.Duration {
 	t.Helper()
 	old := w.keeper()
+	if old == 0 { // which kill(2) takes for everybody here
+		t.Fatal("there is no keeper")
+	}
 	began := time.Now()
 	check(t, syscall.Kill(old, syscall.SIGKILL))
 	eventually(t, "a command runs", func() (bool, string) {
@@ -215,6 +218,9 @@ func TestKeeperAndDaemonMayBothBeKilled(t *testing.T) {
 	ends.Mounts = []*runtimeapi.Mount{{HostPath: n.Dir, ContainerPath: "/host", Readonly: true}}
 	ender := l.pods[0].run(t, ends)
 	keeper := n.keeper()
+	if keeper == 0 {
+		t.Fatal("there is no keeper")
+	}
 	check(t, n.Kill())
 	check(t, syscall.Kill(keeper, syscall.SIGKILL))
 	check(t, os.WriteFile(filepath.Join(n.Dir, "now"), nil, 0o644)) // it ends while nobody is there
@@ -302,6 +308,9 @@ func (p *podOf) pause(t *testing.T) (pid int, state runtimeapi.PodSandboxState, 
 		Message string `json:"message"`
 	}
 	check(t, json.Unmarshal([]byte(status.GetInfo()["info"]), &info))
+	if info.PID <= 0 { // which kill(2) takes for others
+		t.Fatalf("pause is process %d", info.PID)
+	}
 	return info.PID, status.GetStatus().GetState(), info.Message
 }
 
