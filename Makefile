@@ -44,7 +44,7 @@ stop: ## end what `make run` started and remove all of it (root)
 	@SCRATCH=$(SCRATCH) demo/stop
 
 .PHONY: test
-test: tools check unit e2e kubelet-e2e kernels ## everything CI runs (root)
+test: tools check unit e2e fault kubelet-e2e kernels ## everything CI runs (root)
 
 .PHONY: unit
 unit: build ## the Go tests of every package but those of the whole program in test/ (root: they make namespaces, mounts and cgroups)
