@@ -13,8 +13,8 @@ var doctorCommand = command{
 	name: "doctor", args: "", group: groupDaemon, max: 0,
 	brief: "compare what is recorded with what the kernel has",
 	long: `Looks at pods and their processes, cgroups, addresses, links, host ports, images, files and mounts, and says of each
-difference what mends it. The daemon looks once a minute by itself; this looks now. The exit code is 0 only if nothing is
-left to mend.`,
+difference what mends it. The daemon looks once a minute by itself, and mends what can be nobody's but its own; this looks
+now, and --repair also kills what is in cgroups of nobody's. The exit code is 0 only if nothing is left to mend.`,
 	example: "fermata doctor\nfermata doctor --repair",
 	build: func(s *session, flags *pflag.FlagSet) func(context.Context, []string) error {
 		repair := flags.Bool("repair", false, "mend what can be mended")

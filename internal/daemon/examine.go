@@ -33,7 +33,7 @@ func (p *parts) examinePods(ctx context.Context) ([]doctor.Finding, error) {
 	differences, err := p.pods.Examine(ctx)
 	var found []doctor.Finding
 	for _, d := range differences {
-		found = append(found, doctor.Finding{Object: d.Object, Problem: d.What, Remedy: d.Remedy, Repair: d.Mend})
+		found = append(found, doctor.Finding{Object: d.Object, Problem: d.What, Remedy: d.Remedy, Repair: d.Mend, Asked: d.Asked})
 	}
 	return found, err
 }
@@ -67,7 +67,7 @@ func (p *parts) examineImages(context.Context) ([]doctor.Finding, error) {
 	return found, err
 }
 
-// examineFiles looks for FIFOs of processes that the keeper does not hold. Their names begin with the container's or sandbox's ID.
+// examineFiles looks for FIFOs of processes that the keeper does not hold and of nobody's that may be launched. Their names begin with the container's or sandbox's ID.
 func (p *parts) examineFiles(ctx context.Context) ([]doctor.Finding, error) {
 	dir := filepath.Join(p.cfg.State, "fifo")
 	entries, err := os.ReadDir(dir)
@@ -86,7 +86,7 @@ func (p *parts) examineFiles(ctx context.Context) ([]doctor.Finding, error) {
 	var found []doctor.Finding
 	for _, e := range entries {
 		path := filepath.Join(dir, e.Name())
-		if len(e.Name()) < 64 || owners[e.Name()[:64]] {
+		if len(e.Name()) < 64 || owners[e.Name()[:64]] || p.pods.Knows(e.Name()[:64]) { // the keeper does not list a launch that hangs
 			continue
 		}
 		found = append(found, doctor.Finding{
@@ -140,15 +140,17 @@ func (p *parts) reconcile(ctx context.Context) {
 		case <-t.C:
 		}
 		report := doctor.Examine(ctx, p.checks())
-		failed := report.Repair(ctx)
+		failed := report.Repair(ctx, false)
 		for _, err := range report.Failed {
 			p.log.Error("look for what is not as recorded", "error", err)
 		}
+		still := map[string]bool{}
 		for i, f := range report.Findings {
-			if story := f.String(); f.Repair != nil || !told[story] { // what only a person can mend is told once
-				told[story] = true
+			story := f.String()
+			if still[story] = true; f.Repair != nil && !f.Asked || !told[story] { // what is left to a person is told once
 				p.log.Warn("something is not as recorded", "what", story, "error", failed[i])
 			}
 		}
+		told = still
 	}
 }

@@ -1,7 +1,8 @@
 // Package doctor compares what is recorded with what the kernel has, and says each difference with its remedy.
 //
 // Who owns a resource knows how to look at it: each owner gives a [Check]. A difference that a second look a moment later does not find was work in
-// progress, and is not told. The daemon looks once a minute by itself and mends what it finds ([Report.Repair]); `fermata doctor` looks when asked.
+// progress, and is not told. The daemon looks once a minute by itself and mends what it finds ([Report.Repair]), but for
+// what might be somebody else's; `fermata doctor` looks when asked.
 //
 // Promises: looking changes nothing; a repair that fails is told and keeps no other from being tried.
 //
@@ -27,8 +28,9 @@ type Finding struct {
 	Object string
 	// Problem says what is wrong, Remedy what mends it.
 	Problem, Remedy string
-	// Repair mends it; nil where only a person can.
+	// Repair mends it; nil where only a person can. Asked says that it is done for who asks for it, and never unasked.
 	Repair func(context.Context) error
+	Asked  bool
 }
 
 // String is one line.
@@ -90,11 +92,11 @@ func (c Check) twice(ctx context.Context) ([]Finding, error) {
 	return both, err
 }
 
-// Repair mends what can be mended, and returns why the rest could not, by finding.
-func (r *Report) Repair(ctx context.Context) map[int]error {
+// Repair mends what can be mended, and returns why the rest could not, by finding. asked says that a person wants it.
+func (r *Report) Repair(ctx context.Context, asked bool) map[int]error {
 	failed := map[int]error{}
 	for i, f := range r.Findings {
-		if f.Repair == nil {
+		if f.Repair == nil || f.Asked && !asked {
 			continue
 		}
 		if err := f.Repair(ctx); err != nil {

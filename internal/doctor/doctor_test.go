@@ -48,7 +48,18 @@ func TestARepairThatFailsKeepsNoOtherFromBeingTried(t *testing.T) {
 		{Object: "b"}, // for a person
 		{Object: "c", Repair: func(context.Context) error { mended++; return nil }},
 	}}
-	if failed := r.Repair(t.Context()); len(failed) != 1 || failed[0] != cause || mended != 1 {
+	if failed := r.Repair(t.Context(), false); len(failed) != 1 || failed[0] != cause || mended != 1 {
 		t.Errorf("failed %v, mended %d", failed, mended)
+	}
+}
+
+func TestWhatIsRepairedForWhoAsksIsNotRepairedUnasked(t *testing.T) {
+	mended := 0
+	r := &Report{Findings: []Finding{{Object: "a", Asked: true, Repair: func(context.Context) error { mended++; return nil }}}}
+	if r.Repair(t.Context(), false); mended != 0 {
+		t.Error("repaired unasked")
+	}
+	if r.Repair(t.Context(), true); mended != 1 {
+		t.Error("not repaired though asked for")
 	}
 }

@@ -78,9 +78,17 @@ func (e *Explainer) whyPod(s *pod.Story, now time.Time) *Answer {
 	}
 	switch s.Pod.State {
 	case pod.Preparing:
+		a.Wrong = true
+		if failed := lastFailure(s.Pod.Stages); failed != nil {
+			a.Headline = fmt.Sprintf("%s could not be made, and what was done for it is being undone: stage %s: %s", a.Object, failed.Name, failed.Error)
+			a.blame(failed)
+			return a
+		}
 		under := underWay(s.Pod.Stages)
-		a.Wrong, a.Stage = true, under.Name
 		a.Headline = fmt.Sprintf("%s is being made for %s: stage %s", a.Object, lasting(now.Sub(s.Pod.Created)), inStage(under, now))
+		if under != nil {
+			a.Stage = under.Name
+		}
 		if e.Working != nil {
 			if plugin, verb, since, at := e.Working(s.Pod.ID); at {
 				a.Culprit = "CNI plugin " + plugin

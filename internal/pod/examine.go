@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"fermata/internal/errs"
 	"fermata/internal/linux"
@@ -18,8 +19,9 @@ type Difference struct {
 	Object string
 	// What is wrong, and what mends it.
 	What, Remedy string
-	// Mend is nil where only a person can do it.
-	Mend func(context.Context) error
+	// Mend is nil where only a person can do it. Asked says that it is for a person to want: what it ends may be somebody else's.
+	Mend  func(context.Context) error
+	Asked bool
 }
 
 // Examine compares the records with the supervisor's processes, the cgroups and the directories. It changes nothing, and may report what another
@@ -47,18 +49,20 @@ func (m *Manager) examineProcesses(running map[string]Running) (found []Differen
 	for _, p := range m.allPods() {
 		if r := p.snapshot(); r.State == Ready {
 			if why := dead(r.Pause, running, p.id); why != "" {
-				found = append(found, Difference{"pause of " + podTitle(&r), why, "the pod is told not ready; the kubelet makes another", resync(p)})
+				found = append(found, Difference{
+					Object: "pause of " + podTitle(&r), What: why, Remedy: "the pod is told not ready; the kubelet makes another", Mend: resync(p),
+				})
 			}
 		}
 		for _, c := range p.allContainers() {
 			r := c.snapshot()
 			if why := dead(r.Process, running, c.id); why != "" && r.State == StateRun {
-				found = append(found, Difference{containerTitle(&r), why, "it is told exited, with an unknown code", resync(p)})
+				found = append(found, Difference{Object: containerTitle(&r), What: why, Remedy: "it is told exited, with an unknown code", Mend: resync(p)})
 			}
 		}
 	}
 	for id, h := range running {
-		if m.knows(id) {
+		if m.Knows(id) {
 			continue
 		}
 		found = append(found, Difference{
@@ -89,8 +93,8 @@ func dead(r Recorded, running map[string]Running, id string) string {
 	return ""
 }
 
-// knows says whether an ID is one of a pod, a container or an exec under way.
-func (m *Manager) knows(id string) bool {
+// Knows says whether an ID is one of a pod, a container or an exec under way, whether a caller has been told of it or not.
+func (m *Manager) Knows(id string) bool {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
 	_, isPod := m.pods[id]
@@ -104,7 +108,7 @@ func isID(name string) bool {
 	return len(name) == 64 && strings.Trim(name, "0123456789abcdef") == ""
 }
 
-// examineCgroups looks for cgroups named like ours that belong to nobody, below every parent that we know of, and for running containers without one.
+// examineCgroups looks for cgroups named like ours that belong to nobody, below every parent that we know of.
 func (m *Manager) examineCgroups() (found []Difference, err error) {
 	parents := map[string]bool{m.CgroupParent: true}
 	for _, p := range m.allPods() {
@@ -117,22 +121,42 @@ func (m *Manager) examineCgroups() (found []Difference, err error) {
 			return found, err
 		}
 		for _, name := range names {
-			if !isID(name) || m.knows(name) {
+			if !isID(name) || m.Knows(name) {
 				continue
 			}
-			path := filepath.Join(parent, name)
-			found = append(found, Difference{
-				Object: "cgroup " + path, What: "belongs to no pod or container", Remedy: "what is in it is killed, and it is removed",
-				Mend: func(ctx context.Context) error {
-					if m.knows(name) {
-						return errs.New(errs.FailedPrecondition, "remove cgroup %s: it belongs to somebody now", path)
-					}
-					return m.removeCgroup(ctx, path)
-				},
-			})
+			d, err := m.strayCgroup(filepath.Join(parent, name))
+			if err != nil {
+				return found, err
+			}
+			found = append(found, d)
 		}
 	}
 	return found, nil
+}
+
+// strayCgroup is a cgroup that no pod or container has. Nobody but a person can tell one with processes from another runtime's, which names its own alike,
+// below a parent that the kubelet has given both, or that two daemons share.
+func (m *Manager) strayCgroup(path string) (Difference, error) {
+	group := m.Cgroups.Group(path)
+	d := Difference{Object: "cgroup " + path, What: "belongs to no pod or container", Remedy: "it is removed", Mend: inTime(group.Remove)}
+	pids, err := group.Processes()
+	if len(pids) > 0 {
+		d.What += ", and has processes"
+		d.Remedy = "it may be another runtime's; asked for (fermata doctor --repair), what is in it is killed, and it is removed"
+		d.Asked, d.Mend = true, inTime(func(ctx context.Context) error { return m.removeCgroup(ctx, path) })
+	}
+	return d, err
+}
+
+// mendLimit is how long the removal of a cgroup waits for the last of its processes.
+const mendLimit = 10 * time.Second
+
+func inTime(mend func(context.Context) error) func(context.Context) error {
+	return func(ctx context.Context) error {
+		ctx, cancel := context.WithTimeout(ctx, mendLimit)
+		defer cancel()
+		return mend(ctx)
+	}
 }
 
 // examineDirectories looks for directories of pods and containers that have no record, and records that were set aside.
@@ -159,7 +183,7 @@ func (m *Manager) examineDirectory(dir string) (found []Difference, err error) {
 	for _, e := range entries {
 		path := filepath.Join(dir, e.Name())
 		aside, _ := filepath.Glob(filepath.Join(path, "*.broken-*"))
-		switch known := m.knows(e.Name()); {
+		switch known := m.Knows(e.Name()); {
 		case len(aside) > 0:
 			found = append(found, Difference{
 				Object: aside[0], What: "is a record that could not be read and was set aside",
@@ -169,7 +193,7 @@ func (m *Manager) examineDirectory(dir string) (found []Difference, err error) {
 			found = append(found, Difference{
 				Object: path, What: "belongs to no pod or container", Remedy: "it is removed",
 				Mend: func(context.Context) error {
-					if m.knows(e.Name()) {
+					if m.Knows(e.Name()) {
 						return errs.New(errs.FailedPrecondition, "remove %s: it belongs to somebody now", path)
 					}
 					return os.RemoveAll(path)

@@ -1,11 +1,15 @@
 package pod
 
 import (
+	"context"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"fermata/internal/cgroup"
 )
 
 // examine says what Examine finds, "object: what" each.
@@ -71,4 +75,36 @@ func TestExaminingFindsProcessesWithoutARecord(t *testing.T) {
 	}
 	n.mend(found)
 	until(func() bool { return n.runtime.live() == 0 })
+}
+
+// Below a parent of the kubelet's another runtime's groups are named as ours: one with processes is killed for nobody but who asks for that.
+func TestACgroupOfNobodysWithProcessesIsLeftToAPerson(t *testing.T) {
+	n := newNode(t)
+	req := sandboxRequest("a")
+	req.Config.Linux.CgroupParent = n.CgroupParent + "/poduid"
+	must[string](t)(n.RunPodSandbox(t.Context(), req))
+	n.real()
+	path := filepath.Join(req.Config.Linux.CgroupParent, strings.Repeat("cd", 32))
+	must[*cgroup.Group](t)(n.Cgroups.Create(path))
+	empty, told := n.examine()
+	if len(empty) != 1 || empty[0].Asked || !strings.HasSuffix(told, "belongs to no pod or container") {
+		t.Errorf("an empty one: %q", told)
+	}
+	n.inhabit(path)
+	found, told := n.examine()
+	if len(found) != 1 || !found[0].Asked || !strings.Contains(told, "has processes") {
+		t.Errorf("one with a process: %q", told)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := empty[0].Mend(ctx); err == nil {
+		t.Error("one that is no longer empty was removed")
+	}
+	if pids := must[[]int](t)(n.Cgroups.Group(path).Processes()); len(pids) != 1 {
+		t.Errorf("processes after mending unasked: %v", pids)
+	}
+	n.mend(found)
+	if _, told := n.examine(); told != "" {
+		t.Errorf("after mending: %s", told)
+	}
 }

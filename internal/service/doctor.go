@@ -13,7 +13,7 @@ func (s *Service) Doctor(ctx context.Context, req *fermatav1.DoctorRequest) (*fe
 	resp := &fermatav1.DoctorResponse{Notes: s.notes()}
 	var failed map[int]error
 	if req.GetRepair() {
-		failed = report.Repair(ctx)
+		failed = report.Repair(ctx, true)
 	}
 	for i, f := range report.Findings {
 		told := &fermatav1.Finding{Area: f.Area, Object: f.Object, Problem: f.Problem, Remedy: f.Remedy}
