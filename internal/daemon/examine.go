@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/moby/sys/mountinfo"
@@ -38,24 +39,36 @@ func (p *parts) examinePods(ctx context.Context) ([]doctor.Finding, error) {
 	return found, err
 }
 
-// examineNetwork has one repair for all it finds: looking again, and mending.
+// examineNetwork has one repair for all it finds, looking again and mending, and one for all debts, which are paid in their own time unless a person asks.
 func (p *parts) examineNetwork(ctx context.Context) ([]doctor.Finding, error) {
 	differences, err := p.network.Examine(ctx, p.pods.HoldsNetwork)
 	var found []doctor.Finding
+	mend := once(func(ctx context.Context) error {
+		_, err := p.network.Reconcile(ctx, p.pods.HoldsNetwork)
+		return err
+	})
+	pay := once(p.network.PayDebts)
 	for _, d := range differences {
 		object, problem, _ := strings.Cut(d.What, ": ")
-		found = append(found, doctor.Finding{Object: object, Problem: problem, Remedy: "it is " + d.Mend, Repair: func(ctx context.Context) error {
-			_, err := p.network.Reconcile(ctx, p.pods.HoldsNetwork)
-			return err
-		}})
+		found = append(found, doctor.Finding{Object: object, Problem: problem, Remedy: "it is " + d.Mend, Repair: mend})
 	}
 	for _, d := range p.network.Debts() {
 		found = append(found, doctor.Finding{
 			Object:  fmt.Sprintf("network %s of pod %s/%s", d.Network, d.PodNamespace, d.PodName),
-			Problem: "was not given back by its plugin: " + d.Error, Remedy: "the plugin is asked again until it does (fermata debts)", Repair: p.network.PayDebts,
+			Problem: "was not given back by its plugin: " + d.Error, Remedy: "the plugin is asked again until it does (fermata debts)", Repair: pay, Asked: true,
 		})
 	}
 	return found, err
+}
+
+// once is a repair that several findings have.
+func once(repair func(context.Context) error) func(context.Context) error {
+	var did sync.Once
+	var err error
+	return func(ctx context.Context) error {
+		did.Do(func() { err = repair(ctx) })
+		return err
+	}
 }
 
 func (p *parts) examineImages(context.Context) ([]doctor.Finding, error) {
