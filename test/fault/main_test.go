@@ -59,14 +59,17 @@ func startWithFailpoints(t *testing.T) *world {
 	return start(t, binary)
 }
 
-// start runs a node; binary is its fermata, "" for bin/fermata.
-func start(t *testing.T, binary string) *world {
+// start runs a node; binary is its fermata, "" for bin/fermata. prepare is given its directory before.
+func start(t *testing.T, binary string, prepare ...func(dir string)) *world {
 	t.Helper()
 	registry, err := images.Serve(t.Context())
 	check(t, err)
 	t.Cleanup(func() { registry.Close() })
 	dir, err := os.MkdirTemp("", "flt-")
 	check(t, err)
+	for _, p := range prepare {
+		p(dir)
+	}
 	certs := filepath.Join(dir, "certs.d")
 	check(t, registry.Mirrors(certs))
 	n, err := node.Fermata(t.Context(), node.Options{Dir: dir, Registries: certs, Name: "fl", Binary: binary})

@@ -20,8 +20,10 @@ type numbered struct {
 	ended                  bool
 	said                   [2]int
 	blocked, slow, slowest int
-	// marks are fermata's own words.
+	// marks are fermata's own words. After one that says how much is missing (lost is the sum, in bytes) any later line is the next.
 	marks []string
+	lost  int
+	gap   [2]bool
 }
 
 // readNumbered reads a log, in the order of its files: each line is the next of its stream, and as it was written.
@@ -68,6 +70,11 @@ func (n *numbered) entry(line, want []byte) ([]byte, error) {
 	}
 	if mark, ok := bytes.CutPrefix(e.Content, []byte("fermata: ")); ok {
 		n.marks = append(n.marks, string(mark))
+		var lost int
+		if _, err := fmt.Sscanf(string(mark), "%d bytes of log lost", &lost); err == nil {
+			n.lost += lost
+			n.gap, n.piece = [2]bool{true, true}, [2][]byte{}
+		}
 		return want, nil
 	}
 	stream := strings.Index("stdoutstderr", e.Stream) / 6
@@ -87,6 +94,13 @@ func (n *numbered) entry(line, want []byte) ([]byte, error) {
 		n.ended = true
 		_, err := fmt.Sscanf(string(content), "end %d %d %d %d %d", &n.said[0], &n.said[1], &n.blocked, &n.slow, &n.slowest)
 		return want, err
+	}
+	if n.gap[stream] {
+		var number int
+		if _, err := fmt.Sscan(string(content), &number); err != nil || number < n.count[stream] {
+			return want, nil // the end of a line whose beginning is missing
+		}
+		n.count[stream], n.gap[stream] = number, false
 	}
 	want = lines.Append(want[:0], n.count[stream])
 	if !bytes.Equal(content, want[:len(want)-1]) {

@@ -357,7 +357,8 @@ func (c *torturer) logs() error {
 	return err
 }
 
-// attach reads a little of what a container writes meanwhile: it is whole, in order and without a gap, from the first whole line on.
+// attach reads a little of what a container writes meanwhile: it is whole, in order and without a gap, from the first whole line on, unless the keeper is killed
+// meanwhile: an attached client is no log.
 func (c *torturer) attach() error {
 	s := c.any(running)
 	return c.ifRunning(s, c.ask(func(ctx context.Context) error {
@@ -397,7 +398,7 @@ func inOrder(b []byte) error {
 		digits, _, _ := bytes.Cut(line, []byte(" "))
 		n, err := strconv.Atoi(string(digits))
 		if want := lines.Append(nil, n); err != nil || next >= 0 && n != next || !bytes.Equal(line, want[:len(want)-1]) {
-			return wrong{fmt.Errorf("%.80q is where line %d was to come", line, next)}
+			return fmt.Errorf("%.80q is where line %d was to come", line, next)
 		}
 		next, b = n+1, rest
 	}
