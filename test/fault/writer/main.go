@@ -91,7 +91,8 @@ func (w *writer) steadily(rate int, length time.Duration, ended <-chan os.Signal
 			return
 		case <-tick.C:
 		}
-		due := int(time.Since(began).Seconds()*float64(rate)) - written
+		// What is overdue comes bit by bit: after a pause of the writer's own, all at once would fill any pipe.
+		due := min(int(time.Since(began).Seconds()*float64(rate))-written, 3*rate/1000)
 		for b = b[:0]; len(b) < due; w.numbers[0]++ {
 			b = lines.Append(b, w.numbers[0])
 		}
