@@ -9,6 +9,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/moby/sys/mountinfo"
+
 	"fermata/internal/errs"
 	"fermata/internal/linux"
 )
@@ -139,6 +141,8 @@ func (m *Manager) examineCgroups() (found []Difference, err error) {
 func (m *Manager) strayCgroup(path string) (Difference, error) {
 	group := m.Cgroups.Group(path)
 	d := Difference{Object: "cgroup " + path, What: "belongs to no pod or container", Remedy: "it is removed", Mend: inTime(group.Remove)}
+	// Another runtime's is empty for the moment between its making and its first process.
+	d.Asked = filepath.Dir(path) != m.CgroupParent
 	pids, err := group.Processes()
 	if len(pids) > 0 {
 		d.What += ", and has processes"
@@ -172,6 +176,18 @@ func (m *Manager) examineDirectories() (found []Difference, err error) {
 	return found, err
 }
 
+// removeUnmounted removes a directory that nobody needs; not through a mount, behind which are somebody's files.
+func removeUnmounted(path string) error {
+	mounts, err := mountinfo.GetMounts(mountinfo.PrefixFilter(path))
+	if err != nil {
+		return err
+	}
+	if len(mounts) > 0 {
+		return errs.New(errs.FailedPrecondition, "remove %s: %s is mounted there; unmount it first", path, mounts[0].Mountpoint)
+	}
+	return os.RemoveAll(path)
+}
+
 func (m *Manager) examineDirectory(dir string) (found []Difference, err error) {
 	entries, err := os.ReadDir(dir)
 	if errors.Is(err, os.ErrNotExist) {
@@ -196,7 +212,7 @@ func (m *Manager) examineDirectory(dir string) (found []Difference, err error) {
 					if m.Knows(e.Name()) {
 						return errs.New(errs.FailedPrecondition, "remove %s: it belongs to somebody now", path)
 					}
-					return os.RemoveAll(path)
+					return removeUnmounted(path)
 				},
 			})
 		}

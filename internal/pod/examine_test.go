@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -85,10 +86,19 @@ func TestACgroupOfNobodysWithProcessesIsLeftToAPerson(t *testing.T) {
 	must[string](t)(n.RunPodSandbox(t.Context(), req))
 	n.real()
 	path := filepath.Join(req.Config.Linux.CgroupParent, strings.Repeat("cd", 32))
+	own := must[*cgroup.Group](t)(n.Cgroups.Create(filepath.Join(n.CgroupParent, strings.Repeat("ab", 32))))
+	if found, told := n.examine(); len(found) != 1 || found[0].Asked || !strings.HasSuffix(told, "belongs to no pod or container") {
+		t.Errorf("an empty one below fermata's own parent: %q", told)
+	} else {
+		n.mend(found)
+	}
+	if names := must[[]string](t)(n.Cgroups.Group(n.CgroupParent).Children()); slices.Contains(names, filepath.Base(own.Path())) {
+		t.Errorf("below fermata's own parent after mending: %v", names)
+	}
 	must[*cgroup.Group](t)(n.Cgroups.Create(path))
 	empty, told := n.examine()
-	if len(empty) != 1 || empty[0].Asked || !strings.HasSuffix(told, "belongs to no pod or container") {
-		t.Errorf("an empty one: %q", told)
+	if len(empty) != 1 || !empty[0].Asked || !strings.HasSuffix(told, "belongs to no pod or container") { // whose maker has not yet filled it
+		t.Errorf("an empty one below the kubelet's: %q", told)
 	}
 	n.inhabit(path)
 	found, told := n.examine()
