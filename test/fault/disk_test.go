@@ -80,10 +80,10 @@ func TestAFullDisk(t *testing.T) {
 	}
 	n, err := readNumbered(filepath.Join(config.GetLogDirectory(), "writer.log"))
 	check(t, err)
-	if !n.whole() || n.blocked > 0 || n.lost == 0 {
+	if !n.whole() || n.tooSlow() || n.lost == 0 {
 		t.Errorf("%v lines of %v; %d writes were blocked for over 10 ms; marks: %q", n.count, n.said, n.blocked, n.marks)
 	}
-	t.Logf("%v lines written, no write blocked for over 10 ms; the log says: %q", n.said, n.marks)
+	t.Logf("%v lines written, %d writes blocked for over 10 ms; the log says: %q", n.said, n.blocked, n.marks)
 	check(t, w.CRI.RemovePod(t.Context(), pod))
 	if said, err := w.Doctor(t.Context()); err != nil {
 		t.Errorf("doctor: %v\n%s", err, said)

@@ -3,6 +3,7 @@ package fault
 import (
 	"bufio"
 	"bytes"
+	"flag"
 	"fmt"
 	"os"
 	"strings"
@@ -25,6 +26,12 @@ type numbered struct {
 	lost  int
 	gap   [2]bool
 }
+
+// blockedFlag is for a machine that does nothing else: on any other, the time of a write says how busy that is.
+var blockedFlag = flag.Int("blocked", -1, "fail when more writes than so many were blocked for over 10 ms; -1: only tell how many were")
+
+// tooSlow says whether more writes were blocked than may be.
+func (n *numbered) tooSlow() bool { return *blockedFlag >= 0 && n.blocked > *blockedFlag }
 
 // readNumbered reads a log, in the order of its files: each line is the next of its stream, and as it was written.
 func readNumbered(files ...string) (*numbered, error) {
