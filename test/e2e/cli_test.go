@@ -242,6 +242,7 @@ func TestSessionsEndWithTheDaemon(t *testing.T) {
 			s := newCommandLine(t, "read line; exec sleep 1000", func(c *runtimeapi.ContainerConfig) { c.Stdin = true })
 			var outputs []*bytes.Buffer
 			var sessions []*exec.Cmd
+			var inputs []io.Writer
 			for _, args := range [][]string{{"exec", "-i", s.pod, "sh", "-c", "echo begun; exec sleep 4716"}, {"attach", s.pod}, {"port-forward", s.pod, ":80"}} {
 				cmd := s.fermata(args...)
 				in, err := cmd.StdinPipe()
@@ -250,10 +251,15 @@ func TestSessionsEndWithTheDaemon(t *testing.T) {
 				var out bytes.Buffer
 				cmd.Stderr = &out
 				check(t, cmd.Start())
-				outputs, sessions = append(outputs, &out), append(sessions, cmd)
+				outputs, sessions, inputs = append(outputs, &out), append(sessions, cmd), append(inputs, in)
 			}
 			count := s.count(t, "4716")
 			eventually(t, "the command runs", func() (bool, string) { n, out := count(); return n == 1, out })
+			io.WriteString(inputs[1], "go on\n")
+			eventually(t, "the container hears who is attached", func() (bool, string) {
+				out, err := s.CRI.Exec(t.Context(), s.id, "cat", "/proc/1/cmdline")
+				return strings.HasPrefix(out, "sleep"), fmt.Sprint(out, err)
+			})
 			began := time.Now()
 			check(t, syscall.Kill(s.PID(), end.signal))
 			eventually(t, "the daemon ends", func() (bool, string) { return !s.Running(), "" })
