@@ -90,6 +90,9 @@ func (w *world) end(t *testing.T) {
 	}
 	if w.Kind == "fermata" {
 		checkNothingAtAll(t, w.Node)
+		if found, err := w.Sweep(); err != nil || len(found) > 0 {
+			t.Errorf("swept away after the daemon's end: %q (%v)", found, err)
+		}
 	}
 	os.RemoveAll(w.Dir)
 }

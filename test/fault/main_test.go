@@ -112,6 +112,9 @@ func (w *world) end(t *testing.T) {
 	if err := w.Stop(ctx); err != nil {
 		t.Errorf("stop: %v", err)
 	}
+	if found, err := w.Sweep(); err != nil || len(found) > 0 {
+		t.Errorf("swept away after the daemon's end: %q (%v)", found, err)
+	}
 	if t.Failed() {
 		log, _ := os.ReadFile(w.Log)
 		t.Logf("the daemon's log ends:\n%s", log[max(0, len(log)-8000):])
